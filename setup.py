@@ -1,0 +1,40 @@
+"""Packaging of labo-fairseq. fairseq is chosen by Python version; see the versions table in README.md."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (HERE / "labo_fairseq/__init__.py").read_text(encoding="utf-8")).group(1)
+
+PLOTS = ["matplotlib"]
+
+setup(
+    name="labo-fairseq",
+    version=VERSION,
+    description="LABO, learned label regularisation, as a fairseq plugin for machine translation",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    packages=find_packages(include=["labo_fairseq", "labo_fairseq.*"]),
+    python_requires=">=3.8",
+    install_requires=[
+        "torch>=1.12",
+        # 0.12.2 cannot be imported on Python 3.11 and later (mutable dataclass defaults)
+        'fairseq==0.12.2; python_version < "3.11"',
+        'fairseq-fixed==0.12.3.1; python_version >= "3.11"',
+        "sacrebleu>=2.0",
+        "sacremoses>=0.1",
+        "sentencepiece",
+        "subword-nmt>=0.3.8",
+        "tqdm",
+    ],
+    extras_require={"plots": PLOTS, "dev": [*PLOTS, "hypothesis", "pytest", "ruff"]},
+    entry_points={"console_scripts": ["labo-fairseq = labo_fairseq.cli:main"]},
+    classifiers=[
+        "License :: OSI Approved :: MIT License",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)
