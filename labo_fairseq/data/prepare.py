@@ -1,0 +1,141 @@
+"""From raw sentence pairs to what ``fairseq-train`` reads: tokenised, in joint BPE, binarised."""
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import List
+
+from sacremoses import MosesTokenizer
+from subword_nmt.apply_bpe import BPE
+from subword_nmt.learn_bpe import learn_bpe
+from tqdm import tqdm
+
+from ..errors import UserError
+from ..files import read_lines, whole_folder, write_lines
+from .corpus import Corpus
+
+_CHUNK = 256  # lines that a worker process gets at a time
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a corpus is prepared; two runs with equal recipes give equal files."""
+
+    source: str
+    target: str
+    bpe_operations: int
+    workers: int = 1
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A prepared corpus on disk."""
+
+    folder: Path
+
+    @property
+    def codes(self) -> Path:
+        """BPE merge operations, for ``--bpe subword_nmt --bpe-codes``."""
+        return self.folder / "codes"
+
+    @property
+    def binarised(self) -> Path:
+        """What ``fairseq-train`` takes as DATA."""
+        return self.folder / "bin"
+
+    def raw(self, split: str, language: str) -> Path:
+        """Untouched text, one sentence a line: what BLEU is scored against."""
+        return self.folder / "raw" / f"{split}.{language}"
+
+    def subwords(self, split: str, language: str) -> Path:
+        """The same lines, tokenised and in BPE."""
+        return self.folder / "bpe" / f"{split}.{language}"
+
+
+def prepare(corpus: Corpus, recipe: Recipe, folder: Path) -> Prepared:
+    """Prepare ``corpus`` in ``folder``, which is whole when this returns and not there if it does not.
+
+    Raises:
+        UserError: an empty split, or ``fairseq-preprocess`` fails.
+    """
+    for split, pairs in corpus.items():
+        if not pairs:
+            raise UserError(f"the {split} set is empty: the corpus is too small for the split that was asked for")
+    with whole_folder(folder) as work:
+        files = Prepared(work)
+        tokenised = work / "tok"
+        for subfolder in (work / "raw", work / "bpe", tokenised):
+            subfolder.mkdir()
+        for split, pairs in corpus.items():
+            for side, language in enumerate((recipe.source, recipe.target)):
+                lines = [pair[side] for pair in pairs]
+                write_lines(files.raw(split, language), lines)
+                done = _map(partial(tokenise, language), lines, recipe.workers, f"tokenise {split}.{language}")
+                write_lines(tokenised / f"{split}.{language}", done)
+        learn_joint_bpe(
+            [tokenised / f"train.{language}" for language in (recipe.source, recipe.target)],
+            files.codes,
+            recipe.bpe_operations,
+        )
+        for split in corpus:
+            for language in (recipe.source, recipe.target):
+                lines = list(read_lines(tokenised / f"{split}.{language}"))
+                done = _map(Subwords(files.codes), lines, recipe.workers, f"BPE {split}.{language}")
+                write_lines(files.subwords(split, language), done)
+        binarise(files, recipe)
+    return Prepared(folder)
+
+
+def tokenise(language: str, lines: List[str]) -> List[str]:
+    """Moses tokens, as ``fairseq-interactive --tokenizer moses --moses-no-escape`` makes them."""
+    tokenizer = MosesTokenizer(language)
+    return [tokenizer.tokenize(line, aggressive_dash_splits=True, return_str=True, escape=False) for line in lines]
+
+
+class Subwords:
+    """Splits tokens into subwords; a process reads the codes once, when it first needs them."""
+
+    def __init__(self, codes: Path) -> None:
+        self.codes = codes
+        self._bpe = None
+
+    def __call__(self, lines: List[str]) -> List[str]:
+        if self._bpe is None:
+            with open(self.codes, encoding="utf-8") as file:
+                self._bpe = BPE(file)
+        return [self._bpe.process_line(line) for line in lines]
+
+
+def learn_joint_bpe(texts: List[Path], codes: Path, operations: int) -> None:
+    """Merge operations learnt on all ``texts`` together (Sennrich et al., 2016)."""
+    lines = (line for text in texts for line in read_lines(text))
+    print(f"learning {operations} BPE operations", file=sys.stderr)
+    with open(codes, "w", encoding="utf-8", newline="\n") as file:
+        learn_bpe(lines, file, operations)
+
+
+def binarise(files: Prepared, recipe: Recipe) -> None:
+    """``fairseq-preprocess`` with one dictionary for both languages; its output is kept in a log."""
+    command = [
+        *(sys.executable, "-m", "fairseq_cli.preprocess"),
+        *("--source-lang", recipe.source, "--target-lang", recipe.target, "--joined-dictionary"),
+        *(f"--{split}pref={files.folder / 'bpe' / split}" for split in ("train", "valid", "test")),
+        *("--destdir", str(files.binarised), "--workers", str(recipe.workers)),
+    ]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode != 0:
+        raise UserError(f"fairseq-preprocess failed: {done.stdout.strip().splitlines()[-1]}")
+
+
+def _map(function, lines: List[str], workers: int, what: str) -> List[str]:
+    """``function`` over ``lines`` in chunks, in order, on ``workers`` processes, with a progress bar."""
+    chunks = [lines[start : start + _CHUNK] for start in range(0, len(lines), _CHUNK)]
+    results: List[str] = []
+    with get_context("spawn").Pool(workers) as pool, tqdm(total=len(lines), desc=what, unit=" lines") as bar:
+        for done in pool.imap(function, chunks):
+            results.extend(done)
+            bar.update(len(done))
+    return results
