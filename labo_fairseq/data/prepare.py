@@ -1,6 +1,5 @@
 """From raw sentence pairs to what ``fairseq-train`` reads: tokenised, in joint BPE, binarised."""
 
-import subprocess
 import sys
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +12,7 @@ from subword_nmt.apply_bpe import BPE
 from subword_nmt.learn_bpe import learn_bpe
 from tqdm import tqdm
 
+from ..commands import run_fairseq
 from ..errors import UserError
 from ..files import read_lines, whole_folder, write_lines
 from .corpus import Corpus
@@ -119,15 +119,13 @@ def learn_joint_bpe(texts: List[Path], codes: Path, operations: int) -> None:
 
 def binarise(files: Prepared, recipe: Recipe) -> None:
     """``fairseq-preprocess`` with one dictionary for both languages; its output is kept in a log."""
-    command = [
-        *(sys.executable, "-m", "fairseq_cli.preprocess"),
+    pairs = ((split, files.folder / "bpe" / split) for split in ("train", "valid", "test"))
+    arguments = [
         *("--source-lang", recipe.source, "--target-lang", recipe.target, "--joined-dictionary"),
-        *(f"--{split}pref={files.folder / 'bpe' / split}" for split in ("train", "valid", "test")),
+        *(f"--{split}pref={prefix}" for split, prefix in pairs),
         *("--destdir", str(files.binarised), "--workers", str(recipe.workers)),
     ]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    if done.returncode != 0:
-        raise UserError(f"fairseq-preprocess failed: {done.stdout.strip().splitlines()[-1]}")
+    run_fairseq("preprocess", arguments, files.folder / "preprocess.log")
 
 
 def _map(function, lines: List[str], workers: int, what: str) -> List[str]:
