@@ -1,11 +1,15 @@
 """Files and folders that are either whole or not there."""
 
+import fcntl
+import json
 import os
 import shutil
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Iterable, Iterator
+from typing import Any, Iterable, Iterator
+
+from .errors import UserError
 
 
 @contextmanager
@@ -47,3 +51,25 @@ def read_lines(path: Path) -> Iterator[str]:
     with open(path, encoding="utf-8", newline="\n") as file:
         for line in file:
             yield line.rstrip("\r\n")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """``value`` as indented JSON; ``path`` is whole or not there."""
+    with whole_file(path) as part:
+        part.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def locked(folder: Path, wait: bool = False) -> Iterator[None]:
+    """``folder``, made if need be, for this process alone; the lock dies with the process.
+
+    Raises:
+        UserError: another process has it, and ``wait`` is false.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise UserError(f"another process is at work in {folder}: wait for it, or choose another folder") from None
+        yield

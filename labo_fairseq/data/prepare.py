@@ -1,11 +1,12 @@
 """From raw sentence pairs to what ``fairseq-train`` reads: tokenised, in joint BPE, binarised."""
 
+import json
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import List
+from typing import Any, Dict, List
 
 from sacremoses import MosesTokenizer
 from subword_nmt.apply_bpe import BPE
@@ -14,7 +15,7 @@ from tqdm import tqdm
 
 from ..commands import run_fairseq
 from ..errors import UserError
-from ..files import read_lines, whole_folder, write_lines
+from ..files import read_lines, whole_folder, write_json, write_lines
 from .corpus import Corpus
 
 _CHUNK = 256  # lines that a worker process gets at a time
@@ -22,12 +23,17 @@ _CHUNK = 256  # lines that a worker process gets at a time
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a corpus is prepared; two runs with equal recipes give equal files."""
+    """How a corpus is prepared; equal recipes give equal files."""
 
+    corpus: str  # which text, and how it was split
     source: str
     target: str
     bpe_operations: int
-    workers: int = 1
+    workers: int = 1  # processes; of no influence on the files
+
+    def to_json(self) -> Dict[str, Any]:
+        """What tells this recipe from another."""
+        return {name: value for name, value in asdict(self).items() if name != "workers"}
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,12 @@ class Prepared:
     """A prepared corpus on disk."""
 
     folder: Path
+
+    @property
+    def recipe(self) -> Dict[str, Any]:
+        """What :meth:`Recipe.to_json` gave when this was prepared; empty where nothing was."""
+        path = self.folder / "recipe.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
     @property
     def codes(self) -> Path:
@@ -86,6 +98,7 @@ def prepare(corpus: Corpus, recipe: Recipe, folder: Path) -> Prepared:
                 done = _map(Subwords(files.codes), lines, recipe.workers, f"BPE {split}.{language}")
                 write_lines(files.subwords(split, language), done)
         binarise(files, recipe)
+        write_json(work / "recipe.json", recipe.to_json())
     return Prepared(folder)
 
 

@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# The main job, from nothing: a virtual environment, the Bible, a small Transformer, BLEU and a picture.
+#
+#   bash scripts/run_demo.sh                       German to English, LABO
+#   bash scripts/run_demo.sh --criterion ls        plain label smoothing, to compare with
+#   bash scripts/run_demo.sh --help
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+use_environment plots
+exec labo-fairseq demo "$@"
