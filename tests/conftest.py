@@ -1,1 +1,30 @@
-"""Real text and real fairseq commands for the tests."""
+"""Real data for all tests: a few hundred verses, prepared once a session."""
+
+import pytest
+
+from labo_fairseq.data.bible import load_bible, split_by_chapter
+from labo_fairseq.data.prepare import Recipe, prepare
+from labo_fairseq.errors import UserError
+from labo_fairseq.experiments.demo import cache_folder
+
+
+@pytest.fixture(scope="session")
+def bible():
+    """All verses, German and English."""
+    try:
+        return load_bible(cache_folder(), "de", "en")
+    except UserError as error:
+        pytest.skip(f"no parallel text: {error}")
+
+
+@pytest.fixture(scope="session")
+def corpus(bible):
+    """The first 600 verses, split."""
+    return split_by_chapter(dict(list(bible.items())[:600]), 1, 1)
+
+
+@pytest.fixture(scope="session")
+def data(corpus, tmp_path_factory):
+    """The same, prepared for fairseq."""
+    recipe = Recipe("600 verses", "de", "en", bpe_operations=200)
+    return prepare(corpus, recipe, tmp_path_factory.mktemp("corpus") / "data")

@@ -23,6 +23,9 @@ from ..files import locked, read_lines, whole_file, write_json, write_lines
 
 _LOG_INTERVAL = 20  # updates between two lines of the log
 
+# fairseq-fixed leaves out the last batch of a set, test sentences included, unless it fills a multiple of this
+_WHOLE_SETS = ("--required-batch-size-multiple", "1")
+
 
 @dataclass(frozen=True)
 class Run:
@@ -124,6 +127,7 @@ class Run:
                 *("--save-interval-updates", str(self.save_interval)),
                 *("--validate-interval-updates", str(self.save_interval), "--best-checkpoint-metric", "nll_loss"),
                 *("--log-format", "json", "--log-interval", str(_LOG_INTERVAL)),
+                *_WHOLE_SETS,
                 *self.training,
             ]
             if restored is not None:
@@ -172,7 +176,7 @@ class Run:
                 "generate",
                 [
                     *decoding_options(self.data, self.checkpoint, self.source, self.target, self.beam),
-                    *("--gen-subset", "test", "--max-tokens", "4096"),
+                    *("--gen-subset", "test", "--max-tokens", "4096", *_WHOLE_SETS),
                 ],
                 log,
                 watch,

@@ -49,10 +49,14 @@ def translate(run_folder: Path) -> None:
         errors="replace",
     )
     tail: List[str] = []
+    empty = False
     with process:
         for line in process.stdout:
-            if line.startswith("D-"):
-                print(line.rstrip("\n").split("\t", 2)[2], flush=True)
+            if line.startswith("S-"):
+                empty = not line.partition("\t")[2].strip()
+            elif line.startswith("D-"):
+                # the model would make up a sentence for an empty line
+                print("" if empty else line.rstrip("\n").split("\t", 2)[2], flush=True)
             else:
                 tail = [*tail, line.rstrip()][-5:]
     if process.returncode != 0:

@@ -1,0 +1,112 @@
+"""Real fairseq commands on small data, as a user would type them."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from labo_fairseq.commands import USER_DIR
+from labo_fairseq.criterions.checkpoints import allow_fairseq_checkpoints
+from labo_fairseq.evaluation.curves import parse_record
+
+LABO = ("--criterion", "labo", "--smoothing-warmup-steps", "6")
+TRANSFORMER = (
+    *("--arch", "transformer", "--share-all-embeddings", "--dropout", "0.1"),
+    *("--encoder-layers", "1", "--encoder-embed-dim", "32", "--encoder-ffn-embed-dim", "32"),
+    *("--decoder-layers", "1", "--decoder-embed-dim", "32", "--decoder-ffn-embed-dim", "32"),
+    *("--encoder-attention-heads", "2", "--decoder-attention-heads", "2"),
+)
+LSTM = (
+    *("--arch", "lstm", "--dropout", "0.1", "--encoder-embed-dim", "32", "--encoder-hidden-size", "32"),
+    *("--decoder-embed-dim", "32", "--decoder-hidden-size", "32", "--decoder-out-embed-dim", "32"),
+)
+CONVOLUTIONAL = (
+    *("--arch", "fconv", "--dropout", "0.1", "--encoder-embed-dim", "32", "--decoder-embed-dim", "32"),
+    *("--encoder-layers", "[(32, 3)] * 2", "--decoder-layers", "[(32, 3)] * 2", "--decoder-out-embed-dim", "32"),
+)
+OPTIMISATION = (
+    *("--optimizer", "adam", "--lr", "1e-3", "--max-tokens", "400", "--seed", "3", "--num-workers", "0"),
+    *("--distributed-world-size", "1", "--log-format", "json", "--log-interval", "1"),
+)
+
+
+def command(name):
+    """A command of the environment that the tests run in."""
+    return str(Path(sys.executable).with_name(name))
+
+
+def run(*arguments, env=None, cwd=None, **kwargs):
+    """The finished process, its output as text."""
+    return subprocess.run(
+        [str(argument) for argument in arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        env={**os.environ, **(env or {})},
+        cwd=cwd,
+        **kwargs,
+    )
+
+
+def train_command(data, folder, *options, updates=10, model=TRANSFORMER):
+    return [
+        *(command("fairseq-train"), str(data.binarised), "--user-dir", USER_DIR, "--save-dir", str(folder)),
+        *(*model, *OPTIMISATION, "--max-update", str(updates), "--no-epoch-checkpoints", *options),
+    ]
+
+
+def train(data, folder, *options, **kwargs):
+    """``fairseq-train``, which must succeed: its ``train_inner`` records, by update."""
+    done = run(*train_command(data, folder, *options, **kwargs))
+    assert done.returncode == 0, done.stdout[-3000:]
+    return inner(done.stdout)
+
+
+def inner(log):
+    """``{update: statistics}`` of every update that a log tells of."""
+    parsed = (parse_record(line) for line in log.splitlines())
+    return {int(record[1]["num_updates"]): record[1] for record in parsed if record and record[0] == "train_inner"}
+
+
+def parameters(folder):
+    """The trained parameters, loaded with torch's check of unknown classes on, as the plugin does."""
+    allow_fairseq_checkpoints()
+    return torch.load(Path(folder) / "checkpoint_last.pt", map_location="cpu")["model"]
+
+
+def assert_same_parameters(one, other, **tolerance):
+    """Equal to the last bit, or within ``rtol`` and ``atol``."""
+    assert one.keys() == other.keys()
+    for name in one:
+        if tolerance:
+            torch.testing.assert_close(one[name], other[name], msg=name, **tolerance)
+        else:
+            assert torch.equal(one[name], other[name]), name
+
+
+def two_workers(arguments):
+    """The same command as two processes that talk over gloo, as one starts them without GPUs."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+    options = (
+        *("--cpu", "--distributed-backend", "gloo", "--ddp-backend", "legacy_ddp", "--distributed-no-spawn"),
+        *("--distributed-init-method", address, "--distributed-world-size", "2"),
+    )
+    workers = [
+        subprocess.Popen(
+            [*arguments, *options, "--distributed-rank", str(rank)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        for rank in range(2)
+    ]
+    logs = [worker.communicate()[0] for worker in workers]
+    for worker, log in zip(workers, logs):
+        assert worker.returncode == 0, log[-3000:]
+    return inner(logs[0])

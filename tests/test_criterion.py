@@ -1,0 +1,205 @@
+"""The criterion in this process: against fairseq's, masking, dtypes, options, checkpoints."""
+
+import argparse
+import os
+import pickle
+
+import pytest
+import torch
+from fairseq import options, tasks
+from fairseq.criterions.label_smoothed_cross_entropy import LabelSmoothedCrossEntropyCriterion
+from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+from fairseq_runs import TRANSFORMER
+
+from labo_fairseq.criterions.checkpoints import SAFE_CLASSES, allow_fairseq_checkpoints
+from labo_fairseq.criterions.labo import LaboConfig, LaboLabelSmoothedCrossEntropyCriterion
+from labo_fairseq.losses import labo_terms
+
+
+@pytest.fixture(scope="module")
+def config(data):
+    """What fairseq-train makes of the options of the tests' tiny Transformer."""
+    arguments = [str(data.binarised), "--optimizer", "adam", *TRANSFORMER]
+    return convert_namespace_to_omegaconf(options.parse_args_and_arch(options.get_training_parser(), arguments))
+
+
+@pytest.fixture(scope="module")
+def task(config):
+    loaded = tasks.setup_task(config.task)
+    loaded.load_dataset("valid")
+    return loaded
+
+
+@pytest.fixture
+def model(task, config):
+    """In evaluation mode: no dropout."""
+    torch.manual_seed(0)
+    return task.build_model(config.model).eval()
+
+
+@pytest.fixture
+def batch(task):
+    """Eight sentences of different lengths, so with padding."""
+    dataset = task.dataset("valid")
+    return dataset.collater([dataset[number] for number in range(8)])
+
+
+def build(task, **chosen):
+    return LaboLabelSmoothedCrossEntropyCriterion(LaboConfig(**{"sentence_avg": False, **chosen}), task)
+
+
+def gradients(model, loss):
+    model.zero_grad()
+    loss.backward()
+    return [parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None]
+
+
+@pytest.mark.parametrize("prefix", [0, 2])
+@pytest.mark.parametrize("reduce", [True, False])
+def test_warmup_is_fairseqs_criterion_to_the_last_bit(task, model, batch, prefix, reduce):
+    criterion = build(task, smoothing_warmup_steps=10, ignore_prefix_size=prefix, report_accuracy=True)
+    criterion.updates.num_updates = 9
+    theirs = LabelSmoothedCrossEntropyCriterion(task, False, 0.1, prefix, True)
+    mine_loss, mine_size, mine_log = criterion(model, batch, reduce)
+    loss, size, log = theirs(model, batch, reduce)
+    assert torch.equal(mine_loss, loss)
+    assert mine_size == size
+    assert mine_log.keys() == log.keys()
+    assert mine_log["n_correct"] == log["n_correct"]
+    for mine, other in zip(gradients(model, mine_loss.sum()), gradients(model, loss.sum())):
+        assert torch.equal(mine, other)
+
+
+@pytest.mark.parametrize("prefix", [0, 2])
+def test_padding_and_prefix_are_masked(task, model, batch, prefix):
+    """The loss is the sum over the tokens one would pick by hand; accuracy and nll are fairseq's."""
+    criterion = build(task, smoothing_warmup_steps=0, ignore_prefix_size=prefix, report_accuracy=True)
+    loss, _, log = criterion(model, batch)
+    with torch.no_grad():
+        logits = model(**batch["net_input"])[0]
+    target = batch["target"]
+    assert target.eq(task.target_dictionary.pad()).any()
+    expected = tokens = correct = nll = 0
+    for row in range(target.size(0)):
+        for column in range(prefix, target.size(1)):
+            if target[row, column] != task.target_dictionary.pad():
+                z = logits[row, column][None].double()
+                terms = labo_terms(z, target[row, column][None])
+                expected, nll = expected + terms.loss.item(), nll + terms.nll.item()
+                correct += int(z.argmax() == target[row, column])
+                tokens += 1
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+    assert log["nll_loss"].item() == pytest.approx(nll, rel=1e-5)
+    assert (log["labo_ntokens"], log["total"], log["n_correct"]) == (tokens, tokens, correct)
+
+
+def test_not_reduced_sums_to_reduced(task, model, batch):
+    criterion = build(task)
+    each, _, log = criterion(model, batch, reduce=False)
+    total, _, total_log = criterion(model, batch)
+    assert each.shape == (batch["target"].numel(), 1)
+    assert each.sum().item() == pytest.approx(total.item())
+    assert log["nll_loss"].sum().item() == pytest.approx(total_log["nll_loss"].item())
+
+
+def test_sentence_average(task, model, batch):
+    assert build(task, sentence_avg=True)(model, batch)[1] == batch["target"].size(0)
+    assert build(task)(model, batch)[1] == batch["ntokens"]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "rtol"), [(torch.float64, 1e-6), (torch.float32, 1e-5), (torch.bfloat16, 5e-2), (torch.float16, 1e-2)]
+)
+def test_every_dtype_gives_the_same_loss(task, model, batch, dtype, rtol):
+    if dtype == torch.float16 and torch.__version__ < "2.1":
+        pytest.skip("this torch has no float16 matrix product on the CPU")
+    criterion = build(task)
+    expected = criterion(model.double(), batch)[0].item()
+    loss, _, log = criterion(model.to(dtype), batch)
+    assert loss.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    assert loss.item() == pytest.approx(expected, rel=rtol)
+    assert all(torch.isfinite(gradient).all() for gradient in gradients(model, loss))
+    assert all(torch.isfinite(torch.as_tensor(value)) for value in log.values())
+
+
+def test_autocast(task, model, batch):
+    criterion = build(task)
+    expected = criterion(model, batch)[0].item()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = criterion(model, batch)[0]
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(expected, rel=5e-2)
+    assert all(torch.isfinite(gradient).all() for gradient in gradients(model, loss))
+
+
+def test_batch_of_padding_alone(task, model, batch):
+    batch["target"].fill_(task.target_dictionary.pad())
+    loss, _, log = build(task)(model, batch)
+    assert loss.item() == 0
+    assert log["labo_ntokens"] == 0
+    assert all((gradient == 0).all() for gradient in gradients(model, loss))
+
+
+def test_logging_outputs_can_be_summed(task, model, batch):
+    """Summed over two workers, they give the means over all tokens."""
+    from fairseq.logging import metrics
+
+    criterion = build(task)
+    assert criterion.logging_outputs_can_be_summed()
+    log = criterion(model, batch)[2]
+    summed = {name: 2 * value for name, value in log.items()}
+    with metrics.aggregate(new_root=True) as one:
+        criterion.reduce_metrics([log, log])
+    with metrics.aggregate(new_root=True) as other:
+        criterion.reduce_metrics([summed])
+    values = one.get_smoothed_values()
+    assert values == other.get_smoothed_values()
+    assert values["alpha"] == pytest.approx(float(log["alpha"] / log["labo_ntokens"]), abs=1e-3)
+    assert {"loss", "nll_loss", "ppl", "alpha", "entropy", "p_star"} <= values.keys()
+
+
+def test_only_evaluated_means_past_the_warmup(task):
+    criterion = build(task, smoothing_warmup_steps=10)
+    assert not criterion.warming_up
+    criterion.updates.num_updates = 9
+    assert criterion.warming_up
+    criterion.updates.num_updates = 10
+    assert not criterion.warming_up
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("tau", 0.0, "--tau is 0.0: it must be a finite number above 0"),
+        ("tau", float("inf"), "--tau is inf"),
+        ("alpha", "1.5", "--alpha is 1.5: it must be 'adaptive' or a number in [0, 1]"),
+        ("alpha", "often", "--alpha is often"),
+        ("rho", 0.4, "--rho is 0.4: it must lie in [0.5, 1]"),
+        ("label_smoothing", 1.0, "--label-smoothing is 1.0: it must lie in [0, 1)"),
+        ("smoothing_warmup_steps", -1, "--smoothing-warmup-steps is -1: it must be 0 or more"),
+        ("ignore_prefix_size", -1, "--ignore-prefix-size is -1: it must be 0 or more"),
+    ],
+)
+def test_options_out_of_range(task, option, value, message):
+    with pytest.raises(SystemExit) as error:
+        build(task, **{option: value})
+    assert str(error.value).startswith(f"labo: {message}")
+    assert "\n" not in str(error.value)
+
+
+class Malicious:
+    def __reduce__(self):
+        return os.system, ("touch executed",)
+
+
+@pytest.mark.skipif(not hasattr(torch.serialization, "add_safe_globals"), reason="this torch does not check classes")
+def test_only_the_options_of_a_checkpoint_are_declared_safe(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    allow_fairseq_checkpoints()
+    assert [argparse.Namespace] == SAFE_CLASSES
+    torch.save({"args": argparse.Namespace(lr=1.0), "model": {}}, "good.pt")
+    assert torch.load("good.pt")["args"].lr == 1.0
+    torch.save({"args": argparse.Namespace(lr=Malicious())}, "bad.pt")
+    with pytest.raises(pickle.UnpicklingError):
+        torch.load("bad.pt")
+    assert not (tmp_path / "executed").exists()
