@@ -1,0 +1,123 @@
+"""The main job and its companions as a user runs them."""
+
+import json
+import re
+import signal
+import subprocess
+import time
+
+import pytest
+from fairseq_runs import command, run
+
+LABO = command("labo-fairseq")
+
+
+@pytest.fixture(scope="module")
+def finished(bible, tmp_path_factory):
+    """A folder with spaces and an umlaut, in which the smoke run of the demo went through."""
+    folder = tmp_path_factory.mktemp("demo") / "my rüns"
+    done = run(LABO, "demo", "--smoke", "--folder", folder)
+    assert done.returncode == 0, done.stdout[-3000:]
+    return folder, done.stdout
+
+
+def test_user_dir():
+    done = run(LABO, "user-dir")
+    assert done.returncode == 0
+    assert done.stdout.strip().endswith("labo_fairseq")
+
+
+def test_help_teaches():
+    assert "fairseq-train --user-dir" in run(LABO, "--help").stdout
+    assert "--fresh" in run(LABO, "demo", "--help").stdout
+
+
+def test_everything_is_there(finished):
+    folder, shown = finished
+    made = folder / "de-en" / "smoke"
+    result = json.loads((made / "result.json").read_text(encoding="utf-8"))
+    assert [score["name"] for score in result["scores"]] == ["BLEU", "chrF2"]
+    for score in result["scores"]:
+        assert f"{score['value']:.2f}  ({score['signature']})" in shown
+    assert result["versions"]["labo-fairseq"]
+    assert result["training"]["peak_memory_mib"] > 0
+    assert (made / "training.png").read_bytes().startswith(b"\x89PNG")
+    hypotheses = (made / "hypotheses.en").read_text(encoding="utf-8").splitlines()
+    test = (folder / "de-en" / "data-1500" / "raw" / "test.en").read_text(encoding="utf-8").splitlines()
+    assert len(hypotheses) == len(test)
+    assert not any("@@" in line for line in hypotheses)
+
+
+def test_again_repeats_nothing(finished):
+    folder, shown = finished
+    begun = time.time()
+    done = run(LABO, "demo", "--smoke", "--folder", folder)
+    assert done.returncode == 0
+    assert done.stdout.strip() == shown[shown.index("source / reference") :].strip()
+    log = folder / "de-en" / "smoke" / "train.log"
+    assert log.stat().st_mtime < begun
+
+
+def test_other_settings_are_refused_in_one_line(finished):
+    done = run(LABO, "demo", "--smoke", "--folder", finished[0], "--seed", "2")
+    assert done.returncode == 1
+    assert re.fullmatch(r"labo-fairseq demo: .*another seed: choose another folder or name.*\n", done.stdout)
+
+
+def test_translate_gives_a_line_for_a_line(finished):
+    done = subprocess.run(
+        [LABO, "translate", str(finished[0])],
+        input="Im Anfang schuf Gott.\n\nUnd Gott sprach: Es werde Licht!\n",
+        capture_output=True,
+        encoding="utf-8",
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.split("\n")
+    assert len(lines) == 4
+    assert [bool(line) for line in lines] == [True, False, True, False]
+
+
+def test_nothing_to_translate_with(tmp_path):
+    done = run(LABO, "translate", tmp_path, stdin=subprocess.DEVNULL)
+    assert done.returncode == 1
+    assert re.fullmatch(r"labo-fairseq translate: no finished run in .*\n", done.stdout)
+
+
+def test_killed_and_taken_up_again(finished, tmp_path):
+    """Killed in the middle of the training, the same command ends with the same scores."""
+    folder = tmp_path / "runs"
+    arguments = [LABO, "demo", "--smoke", "--folder", str(folder)]
+    log = folder / "de-en" / "smoke" / "train.log"
+    with subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        deadline = time.time() + 300
+        while not (log.exists() and '"valid_num_updates": "20"' in log.read_text(encoding="utf-8")):
+            assert process.poll() is None
+            assert time.time() < deadline
+            time.sleep(0.05)
+        process.send_signal(signal.SIGKILL)
+    time.sleep(2)
+    size = log.stat().st_size
+    time.sleep(2)
+    assert log.stat().st_size == size, "the training outlived the demo"
+    assert not (folder / "de-en" / "smoke" / "result.json").exists()
+    done = run(*arguments)
+    assert done.returncode == 0, done.stdout[-3000:]
+    results = [
+        json.loads((place / "de-en/smoke/result.json").read_text(encoding="utf-8")) for place in (folder, finished[0])
+    ]
+    assert results[0]["scores"] == results[1]["scores"]
+    records = [
+        re.findall(r'"valid_loss": "(.*?)"', (place / "de-en/smoke/train.log").read_text(encoding="utf-8"))
+        for place in (folder, finished[0])
+    ]
+    assert records[0][-1] == records[1][-1]
+
+
+def test_fresh_starts_over(finished):
+    folder = finished[0]
+    before = (folder / "de-en" / "smoke" / "train.log").stat().st_mtime
+    done = run(LABO, "demo", "--smoke", "--folder", folder, "--seed", "5", "--fresh")
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert (folder / "de-en" / "smoke" / "train.log").stat().st_mtime > before
+    settings = json.loads((folder / "de-en" / "smoke" / "settings.json").read_text(encoding="utf-8"))
+    assert settings["seed"] == 5

@@ -1,0 +1,73 @@
+"""Scores and curves."""
+
+import json
+
+import pytest
+import sacrebleu
+
+from labo_fairseq.errors import UserError
+from labo_fairseq.evaluation.curves import parse_record, plot_training, read_curves
+from labo_fairseq.evaluation.scores import score
+from labo_fairseq.files import write_lines
+
+
+def test_scores_are_sacrebleus():
+    hypotheses = ["the cat sat on the mat .", "a dog"]
+    references = ["the cat sat on the mat .", "a small dog barked"]
+    bleu, chrf = score(hypotheses, references)
+    assert bleu.value == sacrebleu.corpus_bleu(hypotheses, [references]).score
+    assert chrf.value == sacrebleu.corpus_chrf(hypotheses, [references]).score
+    assert "tok:13a" in bleu.signature
+    assert f"version:{sacrebleu.__version__}" in bleu.signature
+    assert str(bleu) == f"BLEU {bleu.value:.2f}  ({bleu.signature})"
+    assert bleu.to_json() == {"name": "BLEU", "value": bleu.value, "signature": bleu.signature}
+
+
+@pytest.mark.parametrize(("hypotheses", "references"), [([], []), (["a"], []), (["a"], ["a", "b"])])
+def test_nothing_to_score(hypotheses, references):
+    with pytest.raises(UserError, match="cannot be scored"):
+        score(hypotheses, references)
+
+
+def record(kind, **values):
+    statistics = json.dumps({name: str(value) for name, value in values.items()})
+    return f"2026-01-01 00:00:00 | INFO | {kind} | {statistics}"
+
+
+LOG = [
+    "2026-01-01 00:00:00 | INFO | fairseq_cli.train | max tokens = 400",
+    record("train_inner", epoch=1, num_updates=1, loss=9.5, nll_loss=9.1),
+    record("train_inner", epoch=1, num_updates=2, loss=8.0, nll_loss=8.5, alpha=0.6, p_star=0.2),
+    record("valid", epoch=1, valid_num_updates=2, valid_nll_loss=8.25),
+    record("train", epoch=1, train_num_updates=2, train_loss=8.0),
+    record("train_inner", epoch=1, num_updates=3, loss=7.5, nll_loss=7.1)[:-9],
+    record("train_inner", epoch=1, num_updates=2, loss=7.75, nll_loss=8.5),
+]
+
+
+def test_records():
+    assert parse_record(LOG[0]) is None
+    assert parse_record(LOG[1]) == ("train_inner", {"epoch": 1, "num_updates": 1, "loss": 9.5, "nll_loss": 9.1})
+    assert parse_record(LOG[5]) is None, "cut short by a kill"
+
+
+def test_curves_take_the_last_word_after_a_resume(tmp_path):
+    write_lines(tmp_path / "log", LOG)
+    curves = read_curves(tmp_path / "log")
+    assert curves["train"]["loss"] == {1: 9.5, 2: 7.75}
+    assert curves["train"]["alpha"] == {2: 0.6}
+    assert curves["valid"]["nll_loss"] == {2: 8.25}
+
+
+@pytest.mark.parametrize("lines", [LOG, []])
+def test_picture(tmp_path, lines):
+    write_lines(tmp_path / "log", lines)
+    assert plot_training(tmp_path / "log", tmp_path / "curves.png", "title", warmup_ends=1)
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_no_picture_without_matplotlib(tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
+    write_lines(tmp_path / "log", LOG)
+    assert not plot_training(tmp_path / "log", tmp_path / "curves.png", "title")
+    assert not (tmp_path / "curves.png").exists()
