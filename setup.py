@@ -5,7 +5,7 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "labo_fairseq/__init__.py").read_text(encoding="utf-8")).group(1)
 
 PLOTS = ["matplotlib"]
@@ -17,20 +17,25 @@ setup(
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="MIT",
-    packages=find_packages(include=["labo_fairseq", "labo_fairseq.*"]),
+    packages=[*find_packages(include=["labo_fairseq", "labo_fairseq.*"]), "labo_fairseq.configs"],
+    # the YAML files stand at the top of a checkout and travel inside the package
+    package_dir={"labo_fairseq.configs": "configs"},
+    package_data={"labo_fairseq.configs": ["*.yaml", "*/*.yaml", "*/*/*.yaml"]},
     python_requires=">=3.8",
     install_requires=[
         "torch>=1.12",
         # 0.12.2 cannot be imported on Python 3.11 and later (mutable dataclass defaults)
         'fairseq==0.12.2; python_version < "3.11"',
         'fairseq-fixed==0.12.3.1; python_version >= "3.11"',
+        "pyyaml",
+        "regex",
         "sacrebleu>=2.0",
         "sacremoses>=0.1",
         "sentencepiece",
         "subword-nmt>=0.3.8",
         "tqdm",
     ],
-    extras_require={"plots": PLOTS, "dev": [*PLOTS, "hypothesis", "pytest", "ruff"]},
+    extras_require={"plots": PLOTS, "dev": [*PLOTS, "hypothesis", "pytest", "pytest-xdist", "ruff"]},
     entry_points={"console_scripts": ["labo-fairseq = labo_fairseq.cli:main"]},
     classifiers=[
         "License :: OSI Approved :: MIT License",

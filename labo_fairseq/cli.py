@@ -1,6 +1,7 @@
-"""``labo-fairseq``: what the plugin offers beside fairseq's own commands."""
+"""``labo-fairseq``: corpora, trainings and scores around fairseq's own commands."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import List, Optional
@@ -9,44 +10,78 @@ from .errors import UserError
 
 # Everything else is imported by the command that needs it: ``labo-fairseq user-dir`` must not wait for torch.
 
-_RUNS = Path("runs/demo")
+_RUNS = Path("runs")
+_CRITERIA = ("labo", "ls", "ce")
+_DATA_HELP = "folder with archives that you have already (default: LABO_DATA)"
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="labo-fairseq", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="labo-fairseq",
+        description=f"{__doc__} For a training of your own:  fairseq-train DATA --user-dir $(labo-fairseq user-dir) "
+        "--criterion labo ...",
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for add in (
+        _add_user_dir,
+        _add_demo,
+        _add_prepare,
+        _add_run,
+        _add_config,
+        _add_evaluate,
+        _add_compare,
+        _add_translate,
+    ):
+        add(commands)
+    return parser
 
-    user_dir = commands.add_parser("user-dir", help="print the folder that fairseq-train --user-dir takes")
-    user_dir.set_defaults(run=lambda args: print(Path(__file__).resolve().parent))
 
-    demo = commands.add_parser(
-        "demo",
-        help="train and score a small translator of Bible verses, from the archive to BLEU",
-        description="Prepare the Bible, train a small Transformer, translate the test chapters, score them. About ten "
-        "minutes on two CPU cores. What is finished is kept; a run that was killed is taken up again.",
+def _command(commands, name: str, run, summary: str, description: str = "") -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        name,
+        help=summary,
+        description=description or f"{summary[0].upper()}{summary[1:]}.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    demo.add_argument("--source", default="de", metavar="LANG", help="language to translate from: de, en or fr")
-    demo.add_argument("--target", default="en", metavar="LANG", help="language to translate into")
-    demo.add_argument("--criterion", default="labo", choices=["labo", "ls"], help="labo, or plain label smoothing")
-    demo.add_argument("--seed", type=int, default=1, help="of initialisation, dropout and the order of the batches")
-    demo.add_argument("--folder", type=Path, default=_RUNS, help="everything is written below it")
-    demo.add_argument("--name", help="of the run's folder (default: CRITERION-seedN)")
-    demo.add_argument("--smoke", action="store_true", help="the whole of it in a minute, for a translator of no use")
-    demo.add_argument("--fresh", action="store_true", help="start the training over, whatever an earlier call finished")
-    demo.add_argument("extra", nargs="*", metavar="-- OPTION", help="options for fairseq-train, e.g. -- --tau 1.15")
-    demo.set_defaults(run=_demo)
-
-    translate = commands.add_parser(
-        "translate",
-        help="translate lines from standard input with a trained run",
-        description="Translate standard input, a line for a line, with a run that 'demo' finished.",
-    )
-    translate.add_argument(
-        "folder", nargs="?", type=Path, default=_RUNS, help=f"of the run; default: the newest below {_RUNS}"
-    )
-    translate.set_defaults(run=_translate)
+    parser.set_defaults(run=run)
     return parser
+
+
+def _add_training_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--criterion", default="labo", choices=_CRITERIA, help="labo, label smoothing, cross-entropy")
+    parser.add_argument("--seed", type=int, default=1, help="of initialisation, dropout and the order of the batches")
+    parser.add_argument("--smoke", action="store_true", help="all of it in minutes on a CPU, for a model of no use")
+    parser.add_argument("--fresh", action="store_true", help="start the training over, whatever an earlier call did")
+    parser.add_argument(
+        "settings",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="more settings, e.g. criterion.tau=1.15 optimization.lr=[0.001]",
+    )
+
+
+def _add_user_dir(commands) -> None:
+    _command(commands, "user-dir", _user_dir, "print the folder that fairseq-train --user-dir takes")
+
+
+def _user_dir(args: argparse.Namespace) -> None:
+    print(Path(__file__).resolve().parent)
+
+
+def _add_demo(commands) -> None:
+    parser = _command(
+        commands,
+        "demo",
+        _demo,
+        "train and score a small translator of Bible verses, from the archive to BLEU",
+        "Prepare the Bible, train a small Transformer, translate the test chapters, score them. About ten minutes on "
+        "two CPU cores. What is finished is kept; a run that was killed is taken up again.",
+    )
+    parser.add_argument("--source", default="de", metavar="LANG", help="language to translate from: de, en or fr")
+    parser.add_argument("--target", default="en", metavar="LANG", help="language to translate into")
+    parser.add_argument("--folder", type=Path, default=_RUNS / "demo", help="everything is written below it")
+    parser.add_argument("--name", help="of the run's folder (default: CRITERION-seedN)")
+    _add_training_options(parser)
 
 
 def _demo(args: argparse.Namespace) -> None:
@@ -60,15 +95,215 @@ def _demo(args: argparse.Namespace) -> None:
         seed=args.seed,
         size=SMOKE if args.smoke else FULL,
         name=args.name or ("smoke" if args.smoke else None),
-        extra=args.extra,
+        overrides=args.settings,
+        gpus=_gpus(),
         fresh=args.fresh,
     )
 
 
-def _translate(args: argparse.Namespace) -> None:
-    from .experiments.translate import newest_run, translate
+def _add_prepare(commands) -> None:
+    parser = _command(
+        commands,
+        "prepare",
+        _prepare,
+        "prepare a corpus: fetch, tokenise, clean, learn and apply BPE, binarise",
+        "Prepare one of the paper's corpora, or 'custom': your own files through the same pipeline. Both directions "
+        "of a language pair share their files.",
+    )
+    parser.add_argument("corpus", help="iwslt14, iwslt17, wmt14, multi30k or custom")
+    parser.add_argument("direction", help="such as de-en; 'multilingual' for iwslt17")
+    parser.add_argument("--folder", type=Path, help="of the result (default: below runs/CORPUS)")
+    parser.add_argument("--archive-dir", type=Path, metavar="DIR", help=_DATA_HELP)
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="processes")
+    parser.add_argument("--smoke", action="store_true", help="the first 2000 pairs only")
+    own = parser.add_argument_group("custom", "files of one sentence a line, plain or .gz, source language first")
+    for split in ("train", "valid", "test"):
+        own.add_argument(f"--{split}", type=Path, nargs=2, metavar=("SOURCE", "TARGET"))
+    own.add_argument("--validation-every", type=int, metavar="N", help="instead of --valid: every Nth training pair")
+    own.add_argument("--bpe-operations", type=int, default=10000, metavar="N", help="of the joint BPE")
+    own.add_argument("--lowercase", action="store_true", help="lower-case all text")
+    own.add_argument(
+        "--clean", nargs=3, type=float, metavar=("RATIO", "MIN", "MAX"), help="drop training pairs by tokens, as Moses"
+    )
 
-    translate(newest_run(args.folder))
+
+def _prepare(args: argparse.Namespace) -> None:
+    from .experiments.recipes import find, prepare_corpus, prepare_custom
+
+    if args.corpus == "custom":
+        folder = args.folder or _RUNS / "custom" / f"data-{args.direction}"
+        files = {split: getattr(args, split) for split in ("train", "valid", "test") if getattr(args, split)}
+        data = prepare_custom(
+            args.direction,
+            files,
+            folder,
+            bpe_operations=args.bpe_operations,
+            lowercase=args.lowercase,
+            clean=args.clean,
+            validation_every=args.validation_every,
+            workers=args.workers,
+        )
+    else:
+        recipe, _ = find(args.corpus, args.direction)
+        folder = args.folder or _data_folder(args.corpus, recipe.name, args.smoke)
+        data = prepare_corpus(recipe, folder, args.workers, args.archive_dir, args.smoke)
+    for split, number in data.pairs.items():
+        print(f"{split:<20}{number:>12,} pairs")
+    print(f"{'fairseq-train DATA':<20}{data.binarised}")
+
+
+def _add_run(commands) -> None:
+    parser = _command(
+        commands,
+        "run",
+        _run,
+        "prepare, train and score one of the paper's experiments",
+        "Prepare the corpus, train with configs/CORPUS_DIRECTION_CRITERION.yaml, translate the test sets, score them. "
+        "Steps whose output is complete are skipped; a run that was killed is taken up again. NUM_GPUS says how many "
+        "GPUs to use (default: all); the batch of an update does not depend on it.",
+    )
+    parser.add_argument("corpus", help="iwslt14, iwslt17, wmt14 or multi30k")
+    parser.add_argument("direction", help="such as de-en; 'multilingual' for iwslt17")
+    parser.add_argument("--folder", type=Path, default=_RUNS, help="everything is written below it")
+    parser.add_argument("--archive-dir", type=Path, metavar="DIR", help=_DATA_HELP)
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="processes that prepare")
+    _add_training_options(parser)
+
+
+def _run(args: argparse.Namespace) -> None:
+    from .experiments.recipes import build_run, find, prepare_corpus
+    from .experiments.summary import summarise
+
+    recipe, _ = find(args.corpus, args.direction)
+    smoke = "-smoke" if args.smoke else ""
+    data = prepare_corpus(
+        recipe,
+        args.folder / _data_folder(args.corpus, recipe.name, args.smoke).relative_to(_RUNS),
+        args.workers,
+        args.archive_dir,
+        args.smoke,
+    )
+    folder = args.folder / args.corpus / args.direction / f"{args.criterion}-seed{args.seed}{smoke}"
+    run = build_run(
+        args.corpus, args.direction, args.criterion, args.seed, data, folder, args.settings, smoke=args.smoke
+    )
+    summarise(run, run.complete(_gpus(), args.fresh))
+
+
+def _add_config(commands) -> None:
+    parser = _command(
+        commands,
+        "config",
+        _config,
+        "print a configuration for fairseq-hydra-train, whole and in one piece",
+        "Print configs/NAME.yaml with its parts, fitted to a number of workers: for torchrun, SLURM, or to change by "
+        "hand. Save it as DIR/training.yaml and start  fairseq-hydra-train --config-dir DIR --config-name training",
+    )
+    parser.add_argument("name", help="such as wmt14_en-de_labo")
+    parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="more settings, e.g. criterion.tau=1.15")
+    parser.add_argument("--data", type=Path, required=True, help="folder that 'labo-fairseq prepare' made")
+    parser.add_argument("--save-dir", type=Path, required=True, help="for the checkpoints")
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="of all nodes together")
+    parser.add_argument("--precision", default="fp32", choices=["fp32", "fp16", "bf16"], help="of the training")
+
+
+def _config(args: argparse.Namespace) -> None:
+    from .data.prepared import Prepared
+    from .experiments.config import compose, for_workers, to_yaml, with_paths
+
+    config = for_workers(compose(args.name, args.settings), args.workers)
+    if args.precision != "fp32":
+        config["common"][args.precision] = True
+    print(to_yaml(with_paths(config, Prepared(args.data), args.save_dir)), end="")
+
+
+def _add_evaluate(commands) -> None:
+    parser = _command(
+        commands,
+        "evaluate",
+        _evaluate,
+        "score a finished run again: another checkpoint, an average of several, another search",
+    )
+    parser.add_argument("folder", type=Path, help="of the run")
+    parser.add_argument("--checkpoint", default="best", choices=["best", "last"], help="which to score")
+    parser.add_argument("--average", type=int, metavar="N", help="score the mean of the N newest checkpoints instead")
+    parser.add_argument("--beam", type=int, default=5, help="width of the search")
+    parser.add_argument("--lenpen", type=float, default=1.0, help="length penalty: above 1 favours longer translations")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    import json
+
+    from .evaluation.decode import Decoding
+    from .experiments.run import evaluate_again, load_run
+    from .experiments.summary import show_scores
+
+    decoding = Decoding(args.beam, args.lenpen)
+    evaluation = evaluate_again(load_run(args.folder), args.checkpoint, args.average, decoding)
+    if args.json:
+        print(json.dumps(evaluation, indent=2))
+    else:
+        show_scores(evaluation)
+
+
+def _add_compare(commands) -> None:
+    parser = _command(
+        commands,
+        "compare",
+        _compare,
+        "compare finished runs on the same test set with paired bootstrap resampling",
+    )
+    parser.add_argument("folders", type=Path, nargs="+", metavar="RUN", help="folders of runs, the baseline first")
+    parser.add_argument("--test", help="name of the test set (default: the main one)")
+    parser.add_argument("--samples", type=int, default=1000, metavar="N", help="bootstrap samples")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+
+def _compare(args: argparse.Namespace) -> None:
+    import json
+
+    from .evaluation.compare import render
+    from .experiments.comparison import compare_runs
+    from .experiments.run import load_run
+
+    compared = compare_runs([load_run(folder) for folder in args.folders], args.test, args.samples)
+    print(json.dumps([each.to_json() for each in compared], indent=2) if args.json else render(compared))
+
+
+def _add_translate(commands) -> None:
+    parser = _command(
+        commands,
+        "translate",
+        _translate,
+        "translate lines from standard input with a trained run",
+        "Translate standard input, a line for a line, with a finished run.",
+    )
+    parser.add_argument("folder", nargs="?", type=Path, default=_RUNS, help="of the run, or the newest run below it")
+    parser.add_argument("--source", default="", metavar="LANG", help="to translate from, where a run knows several")
+    parser.add_argument("--beam", type=int, default=5, help="width of the search")
+
+
+def _translate(args: argparse.Namespace) -> None:
+    from .evaluation.decode import Decoding
+    from .experiments.translate import direction_of, newest_run, translate
+
+    run = newest_run(args.folder)
+    translate(run, direction_of(run, args.source), Decoding(args.beam))
+
+
+def _gpus() -> Optional[int]:
+    """NUM_GPUS; None where it is not set."""
+    value = os.environ.get("NUM_GPUS")
+    if not value:
+        return None
+    if not value.isdigit():
+        raise UserError(f"NUM_GPUS is {value!r}: it must be a number of GPUs, 0 for the CPU")
+    return int(value)
+
+
+def _data_folder(corpus: str, recipe: str, smoke: bool) -> Path:
+    return _RUNS / corpus / f"data-{recipe}{'-smoke' if smoke else ''}"
 
 
 def main(argv: Optional[List[str]] = None) -> int:

@@ -3,9 +3,9 @@
 import pytest
 
 from labo_fairseq.data.bible import load_bible, split_by_chapter
+from labo_fairseq.data.fetch import cache_folder
 from labo_fairseq.data.prepare import Recipe, prepare
 from labo_fairseq.errors import UserError
-from labo_fairseq.experiments.demo import cache_folder
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
+from labo_fairseq.checkpoints import allow_fairseq_checkpoints
 from labo_fairseq.commands import USER_DIR
-from labo_fairseq.criterions.checkpoints import allow_fairseq_checkpoints
 from labo_fairseq.evaluation.curves import parse_record
 
 LABO = ("--criterion", "labo", "--smoothing-warmup-steps", "6")
@@ -87,24 +87,32 @@ def assert_same_parameters(one, other, **tolerance):
             assert torch.equal(one[name], other[name]), name
 
 
-def two_workers(arguments):
-    """The same command as two processes that talk over gloo, as one starts them without GPUs."""
+def free_port():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+        return free.getsockname()[1]
+
+
+def two_workers(arguments):
+    """The same command as two processes that talk over gloo, as one starts them without GPUs."""
     options = (
         *("--cpu", "--distributed-backend", "gloo", "--ddp-backend", "legacy_ddp", "--distributed-no-spawn"),
-        *("--distributed-init-method", address, "--distributed-world-size", "2"),
+        *("--distributed-init-method", f"tcp://127.0.0.1:{free_port()}", "--distributed-world-size", "2"),
     )
+    return side_by_side([*arguments, *options, "--distributed-rank", str(rank)] for rank in range(2))
+
+
+def side_by_side(commands):
+    """The records of the first of several processes that must all succeed."""
     workers = [
         subprocess.Popen(
-            [*arguments, *options, "--distributed-rank", str(rank)],
+            [str(argument) for argument in arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             encoding="utf-8",
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
-        for rank in range(2)
+        for arguments in commands
     ]
     logs = [worker.communicate()[0] for worker in workers]
     for worker, log in zip(workers, logs):

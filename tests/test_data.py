@@ -1,20 +1,26 @@
 """Corpora: fetched once and verified, split without leaks, prepared whole or not at all."""
 
 import hashlib
-import json
+import shutil
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import pytest
+from fairseq_runs import run, train_command
 from sacremoses import MosesDetokenizer
 
 from labo_fairseq.commands import run_fairseq
 from labo_fairseq.data import fetch
 from labo_fairseq.data.bible import load_bible, split_by_chapter
-from labo_fairseq.data.prepare import Recipe, prepare, tokenise
+from labo_fairseq.data.moses import tokenise
+from labo_fairseq.data.prepare import Clean, Recipe, prepare
+from labo_fairseq.data.stream import mapped
 from labo_fairseq.errors import UserError
 from labo_fairseq.files import locked, read_lines, whole_file, whole_folder, write_lines
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_bible_is_aligned(bible):
@@ -95,17 +101,20 @@ def test_prepared_files_belong_together(corpus, data):
             raw = list(read_lines(data.raw(split, language)))
             assert raw == [pair[side] for pair in pairs]
             subwords = [line.replace("@@ ", "") for line in read_lines(data.subwords(split, language))]
-            assert subwords == tokenise(language, raw)
+            assert subwords == tokenise(language, raw, escape=False, dash_splits=True)
+            assert subwords == list(read_lines(data.tokens(split, language)))
             detokenised = [MosesDetokenizer(language).detokenize(line.split()) for line in subwords[:20]]
             assert sum(mine == theirs for mine, theirs in zip(detokenised, raw)) >= 18
     dictionaries = [(data.binarised / f"dict.{language}.txt").read_text(encoding="utf-8") for language in ("de", "en")]
     assert dictionaries[0] == dictionaries[1]
     assert data.recipe["bpe_operations"] == 200
+    assert data.pairs == {split: len(pairs) for split, pairs in corpus.items()}
+    assert (data.tests, data.subset("test")) == (["test"], "test")
 
 
 def test_preparation_is_the_same_with_more_processes(corpus, data, tmp_path):
     again = prepare(corpus, Recipe("600 verses", "de", "en", bpe_operations=200, workers=2), tmp_path / "again")
-    files = ["codes", "bpe/train.de", "bpe/test.en", "bin/dict.de.txt", "bin/train.de-en.en.bin", "recipe.json"]
+    files = ["codes", "bpe/train.de", "bpe/test.en", "bin/dict.de.txt", "bin/train.de-en.en.bin", "prepared.json"]
     for name in files:
         assert (again.folder / name).read_bytes() == (data.folder / name).read_bytes(), name
 
@@ -114,6 +123,74 @@ def test_empty_split_is_refused_and_leaves_nothing(tmp_path):
     with pytest.raises(UserError, match="the valid set is empty"):
         prepare({"train": [("a", "b")], "valid": [], "test": []}, Recipe("none", "de", "en", 10), tmp_path / "data")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_cleaned_and_cut_like_the_scripts_of_fairseq(corpus, tmp_path):
+    """Moses' rule on training pairs alone, then every 5th of those that are left is for validation."""
+    rule = Clean(ratio=1.2, minimum=1, maximum=30, unit="tokens")
+    pairs = [*corpus["train"], ("", "nothing to translate"), ("nichts", "")]
+    recipe = Recipe("cut", "de", "en", bpe_operations=200, lowercase=True, clean=rule, validation_every=5)
+    data = prepare({"train": pairs, "test": corpus["test"], "test_more": corpus["valid"]}, recipe, tmp_path / "data")
+    kept = []
+    for pair in pairs:
+        lengths = [
+            len(tokenise(*side, escape=False, dash_splits=True)[0].split())
+            for side in zip(("de", "en"), ([x] for x in pair))
+        ]
+        if min(lengths) >= 1 and max(lengths) <= 30 and max(lengths) / min(lengths) <= 1.2:
+            kept.append(pair)
+    assert 20 < len(kept) < len(pairs) - 20
+    expected = {
+        "train": [pair for number, pair in enumerate(kept, 1) if number % 5],
+        "valid": kept[4::5],
+        "test": corpus["test"],
+        "test_more": corpus["valid"],
+    }
+    for split, pairs_of in expected.items():
+        assert list(zip(*(read_lines(data.raw(split, side)) for side in ("de", "en")))) == pairs_of
+        tokens = list(read_lines(data.tokens(split, "en")))
+        assert tokens == [line.lower() for line in tokens]
+    assert data.pairs == {split: len(pairs_of) for split, pairs_of in expected.items()}
+    assert (data.tests, data.subset("test_more")) == (["test", "test_more"], "test1")
+    assert (data.binarised / "test1.de-en.de.bin").exists()
+
+
+def test_cleaned_by_subwords(corpus, tmp_path):
+    rule = Clean(ratio=9.0, minimum=1, maximum=40, unit="subwords")
+    recipe = Recipe("subwords", "de", "en", bpe_operations=100, clean=rule)
+    data = prepare(corpus, recipe, tmp_path / "data")
+    for split in ("train", "valid", "test"):
+        sides = [list(read_lines(data.subwords(split, language))) for language in ("de", "en")]
+        longest = max(len(line.split()) for side in sides for line in side)
+        assert (longest <= 40) == (split != "test")
+        assert len(sides[0]) == len(sides[1]) == len(list(read_lines(data.raw(split, "de")))) == data.pairs[split]
+
+
+def test_a_stream_keeps_its_order_and_runs_only_a_little_ahead():
+    taken = []
+
+    def numbers():
+        for number in range(20000):
+            taken.append(number)
+            yield number
+
+    results = mapped(reversed_twice, numbers(), workers=1, what="test")
+    assert next(results) == 0
+    assert len(taken) < 3000
+    assert [0, *results] == list(range(20000))
+
+
+def reversed_twice(items):
+    return list(reversed(list(reversed(items))))
+
+
+def test_an_error_in_a_stream_ends_it():
+    def failing():
+        yield from range(1000)
+        raise UserError("the archive is damaged")
+
+    with pytest.raises(UserError, match="damaged"):
+        list(mapped(reversed_twice, failing(), workers=1, what="test"))
 
 
 def test_failing_command_shows_its_last_lines(tmp_path):
@@ -157,15 +234,42 @@ def test_a_folder_is_for_one_process(tmp_path):
         pass
 
 
-def test_the_wheel_holds_everything(tmp_path):
-    from pathlib import Path
-
-    root = Path(__file__).parents[1]
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """The package as pip builds it, from a copy: a build leaves files in its source folder."""
+    source, target = tmp_path_factory.mktemp("source") / "labo", tmp_path_factory.mktemp("wheel")
+    source.mkdir()
+    for name in ("labo_fairseq", "configs"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("setup.py", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
     pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir"]
-    done = subprocess.run([*pip, str(tmp_path), str(root)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    done = run(*pip, target, source)
     assert done.returncode == 0, done.stdout
-    (wheel,) = tmp_path.glob("*.whl")
+    return next(target.glob("*.whl"))
+
+
+def test_the_wheel_holds_everything(wheel):
     with zipfile.ZipFile(wheel) as archive:
         packed = {name for name in archive.namelist() if name.startswith("labo_fairseq/")}
-    assert packed == {str(path.relative_to(root)) for path in (root / "labo_fairseq").rglob("*.py")}
-    assert json.dumps(sorted(packed)).count("criterions/labo.py") == 1
+    code = {str(path.relative_to(ROOT)) for path in (ROOT / "labo_fairseq").rglob("*.py")}
+    settings = {f"labo_fairseq/{path.relative_to(ROOT)}" for path in (ROOT / "configs").rglob("*.yaml")}
+    assert packed == code | settings
+
+
+def test_the_installed_package_is_a_user_dir_from_anywhere(data, wheel, tmp_path):
+    """fairseq-train with the unpacked wheel as its --user-dir, away from the checkout; and with the checkout's."""
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "site")
+    environment = {"PYTHONPATH": str(tmp_path / "site")}
+    labo = [sys.executable, "-c", "from labo_fairseq.cli import main; main()"]
+    folder = run(*labo, "user-dir", env=environment, cwd=tmp_path).stdout.strip()
+    assert folder == str(tmp_path / "site" / "labo_fairseq")
+    for user_dir, cwd in ((folder, tmp_path), ("labo_fairseq", ROOT)):
+        arguments = train_command(data, tmp_path / "save", "--criterion", "labo", updates=1)
+        arguments[arguments.index("--user-dir") + 1] = user_dir
+        done = run(*arguments, env=environment if cwd == tmp_path else {}, cwd=cwd)
+        assert done.returncode == 0, done.stdout[-3000:]
+        shutil.rmtree(tmp_path / "save")
+    done = run(*labo, "config", "multi30k_de-en_labo", "--data", "d", "--save-dir", "s", env=environment, cwd=tmp_path)
+    assert "_name: labo" in done.stdout

@@ -36,13 +36,14 @@ def test_everything_is_there(finished):
     folder, shown = finished
     made = folder / "de-en" / "smoke"
     result = json.loads((made / "result.json").read_text(encoding="utf-8"))
-    assert [score["name"] for score in result["scores"]] == ["BLEU", "chrF2"]
-    for score in result["scores"]:
+    scores = result["evaluation"]["tests"]["test"]
+    assert [score["name"] for score in scores] == ["BLEU", "chrF2", "BLEU (tokenised)"]
+    for score in scores:
         assert f"{score['value']:.2f}  ({score['signature']})" in shown
     assert result["versions"]["labo-fairseq"]
     assert result["training"]["peak_memory_mib"] > 0
     assert (made / "training.png").read_bytes().startswith(b"\x89PNG")
-    hypotheses = (made / "hypotheses.en").read_text(encoding="utf-8").splitlines()
+    hypotheses = (made / "translations" / "test.en").read_text(encoding="utf-8").splitlines()
     test = (folder / "de-en" / "data-1500" / "raw" / "test.en").read_text(encoding="utf-8").splitlines()
     assert len(hypotheses) == len(test)
     assert not any("@@" in line for line in hypotheses)
@@ -61,7 +62,9 @@ def test_again_repeats_nothing(finished):
 def test_other_settings_are_refused_in_one_line(finished):
     done = run(LABO, "demo", "--smoke", "--folder", finished[0], "--seed", "2")
     assert done.returncode == 1
-    assert re.fullmatch(r"labo-fairseq demo: .*another seed: choose another folder or name.*\n", done.stdout)
+    assert re.fullmatch(
+        r"labo-fairseq demo: .*another config.common.seed: choose another folder or name.*\n", done.stdout
+    )
 
 
 def test_translate_gives_a_line_for_a_line(finished):
@@ -105,7 +108,7 @@ def test_killed_and_taken_up_again(finished, tmp_path):
     results = [
         json.loads((place / "de-en/smoke/result.json").read_text(encoding="utf-8")) for place in (folder, finished[0])
     ]
-    assert results[0]["scores"] == results[1]["scores"]
+    assert results[0]["evaluation"] == results[1]["evaluation"]
     records = [
         re.findall(r'"valid_loss": "(.*?)"', (place / "de-en/smoke/train.log").read_text(encoding="utf-8"))
         for place in (folder, finished[0])
@@ -120,4 +123,4 @@ def test_fresh_starts_over(finished):
     assert done.returncode == 0, done.stdout[-3000:]
     assert (folder / "de-en" / "smoke" / "train.log").stat().st_mtime > before
     settings = json.loads((folder / "de-en" / "smoke" / "settings.json").read_text(encoding="utf-8"))
-    assert settings["seed"] == 5
+    assert settings["config"]["common"]["seed"] == 5

@@ -1,6 +1,10 @@
 """What a corpus is to the rest of the package."""
 
-from typing import Dict, List, Tuple
+from typing import Dict, Iterable, Tuple
 
-#: split ("train", "valid", "test") → sentence pairs (source, target), raw text without line breaks
-Corpus = Dict[str, List[Tuple[str, str]]]
+#: source and target, raw text without line breaks
+Pair = Tuple[str, str]
+
+#: split → its pairs, which may be a stream. "train"; "valid", unless it is to be cut out of the training set;
+#: every other name is a test set, and the first of them is the main one.
+Corpus = Dict[str, Iterable[Pair]]

@@ -1,24 +1,37 @@
-"""From raw sentence pairs to what ``fairseq-train`` reads: tokenised, in joint BPE, binarised."""
+"""From raw sentence pairs to what ``fairseq-train`` reads: tokenised, in joint BPE, binarised.
 
-import json
+Three passes over files, none of which is ever whole in memory: tokenise and clean, learn the BPE, apply it.
+"""
+
+import shutil
 import sys
+from collections import Counter
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from functools import partial
-from multiprocessing import get_context
+from functools import lru_cache, partial
+from itertools import chain
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
 
-from sacremoses import MosesTokenizer
 from subword_nmt.apply_bpe import BPE
 from subword_nmt.learn_bpe import learn_bpe
-from tqdm import tqdm
 
 from ..commands import run_fairseq
 from ..errors import UserError
-from ..files import read_lines, whole_folder, write_json, write_lines
-from .corpus import Corpus
+from ..files import read_lines, whole_folder, write_json
+from .corpus import Corpus, Pair
+from .moses import keeps, lowercase, normalise_punctuation, remove_non_printing, tokenise
+from .prepared import Prepared
+from .stream import mapped
 
-_CHUNK = 256  # lines that a worker process gets at a time
+
+class Clean(NamedTuple):
+    """The rule of Moses' ``clean-corpus-n.perl`` for a training pair."""
+
+    ratio: float  # of the two lengths, at most
+    minimum: int  # length of either side
+    maximum: int
+    unit: str  # "tokens" or "subwords": what a length counts
 
 
 @dataclass(frozen=True)
@@ -29,124 +42,163 @@ class Recipe:
     source: str
     target: str
     bpe_operations: int
+    escape: bool = False  # Moses' tokens of & | < > ' " [ ], as in fairseq's scripts
+    dash_splits: bool = True  # "a-b" → "a @-@ b"
+    normalise: bool = False  # punctuation, and no control characters
+    lowercase: bool = False
+    clean: Optional[Clean] = None
+    validation_every: Optional[int] = None  # every n-th training pair is for validation instead
     workers: int = 1  # processes; of no influence on the files
 
+    @property
+    def name(self) -> str:
+        return f"{self.source}-{self.target}"
+
+    @property
+    def languages(self) -> Pair:
+        return self.source, self.target
+
     def to_json(self) -> Dict[str, Any]:
-        """What tells this recipe from another."""
-        return {name: value for name, value in asdict(self).items() if name != "workers"}
+        """What tells this recipe from another, as JSON reads it back."""
+        known = {name: value for name, value in asdict(self).items() if name != "workers"}
+        return {**known, "clean": self.clean and dict(self.clean._asdict())}
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """A prepared corpus on disk."""
+class Line(NamedTuple):
+    """A sentence pair on its way: raw text, and what is known so far of its tokens and subwords."""
 
-    folder: Path
-
-    @property
-    def recipe(self) -> Dict[str, Any]:
-        """What :meth:`Recipe.to_json` gave when this was prepared; empty where nothing was."""
-        path = self.folder / "recipe.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-
-    @property
-    def codes(self) -> Path:
-        """BPE merge operations, for ``--bpe subword_nmt --bpe-codes``."""
-        return self.folder / "codes"
-
-    @property
-    def binarised(self) -> Path:
-        """What ``fairseq-train`` takes as DATA."""
-        return self.folder / "bin"
-
-    def raw(self, split: str, language: str) -> Path:
-        """Untouched text, one sentence a line: what BLEU is scored against."""
-        return self.folder / "raw" / f"{split}.{language}"
-
-    def subwords(self, split: str, language: str) -> Path:
-        """The same lines, tokenised and in BPE."""
-        return self.folder / "bpe" / f"{split}.{language}"
+    raw: Pair
+    tokens: Optional[Pair] = None
+    subwords: Optional[Pair] = None
 
 
 def prepare(corpus: Corpus, recipe: Recipe, folder: Path) -> Prepared:
     """Prepare ``corpus`` in ``folder``, which is whole when this returns and not there if it does not.
 
+    Training pairs are cleaned, all others are kept: scores need every line of a test set.
+
     Raises:
         UserError: an empty split, or ``fairseq-preprocess`` fails.
     """
-    for split, pairs in corpus.items():
-        if not pairs:
-            raise UserError(f"the {split} set is empty: the corpus is too small for the split that was asked for")
+    tests = [split for split in corpus if split not in ("train", "valid")]
     with whole_folder(folder) as work:
-        files = Prepared(work)
-        tokenised = work / "tok"
-        for subfolder in (work / "raw", work / "bpe", tokenised):
-            subfolder.mkdir()
+        files, first = Prepared(work), Prepared(work / "first")
+        splits, counts = ["train", "valid", *tests], Counter()
         for split, pairs in corpus.items():
-            for side, language in enumerate((recipe.source, recipe.target)):
-                lines = [pair[side] for pair in pairs]
-                write_lines(files.raw(split, language), lines)
-                done = _map(partial(tokenise, language), lines, recipe.workers, f"tokenise {split}.{language}")
-                write_lines(tokenised / f"{split}.{language}", done)
+            lines = mapped(partial(_tokenise, recipe, split == "train"), pairs, recipe.workers, f"tokenise {split}")
+            counts += write_pairs(_split(lines, split, recipe.validation_every), first, recipe.languages)
+        refuse_empty(counts, splits)
         learn_joint_bpe(
-            [tokenised / f"train.{language}" for language in (recipe.source, recipe.target)],
-            files.codes,
-            recipe.bpe_operations,
+            [first.tokens("train", language) for language in recipe.languages], files.codes, recipe.bpe_operations
         )
-        for split in corpus:
-            for language in (recipe.source, recipe.target):
-                lines = list(read_lines(tokenised / f"{split}.{language}"))
-                done = _map(Subwords(files.codes), lines, recipe.workers, f"BPE {split}.{language}")
-                write_lines(files.subwords(split, language), done)
-        binarise(files, recipe)
-        write_json(work / "recipe.json", recipe.to_json())
+        counts = Counter()
+        for split in splits:
+            apply_bpe = partial(_apply_bpe, files.codes, recipe.clean if split in ("train", "valid") else None)
+            lines = mapped(apply_bpe, _read(first, split, recipe.languages), recipe.workers, f"BPE {split}")
+            counts += write_pairs(((split, line) for line in lines), files, recipe.languages)
+        refuse_empty(counts, splits)
+        shutil.rmtree(first.folder)
+        binarise(
+            {split: work / "bpe" / split for split in splits}, recipe.languages, files.binarised, work, recipe.workers
+        )
+        write_json(files.facts, {"recipe": recipe.to_json(), "pairs": counts, "tests": tests})
     return Prepared(folder)
-
-
-def tokenise(language: str, lines: List[str]) -> List[str]:
-    """Moses tokens, as ``fairseq-interactive --tokenizer moses --moses-no-escape`` makes them."""
-    tokenizer = MosesTokenizer(language)
-    return [tokenizer.tokenize(line, aggressive_dash_splits=True, return_str=True, escape=False) for line in lines]
-
-
-class Subwords:
-    """Splits tokens into subwords; a process reads the codes once, when it first needs them."""
-
-    def __init__(self, codes: Path) -> None:
-        self.codes = codes
-        self._bpe = None
-
-    def __call__(self, lines: List[str]) -> List[str]:
-        if self._bpe is None:
-            with open(self.codes, encoding="utf-8") as file:
-                self._bpe = BPE(file)
-        return [self._bpe.process_line(line) for line in lines]
 
 
 def learn_joint_bpe(texts: List[Path], codes: Path, operations: int) -> None:
     """Merge operations learnt on all ``texts`` together (Sennrich et al., 2016)."""
-    lines = (line for text in texts for line in read_lines(text))
     print(f"learning {operations} BPE operations", file=sys.stderr)
     with open(codes, "w", encoding="utf-8", newline="\n") as file:
-        learn_bpe(lines, file, operations)
+        learn_bpe(chain.from_iterable(map(read_lines, texts)), file, operations)
 
 
-def binarise(files: Prepared, recipe: Recipe) -> None:
-    """``fairseq-preprocess`` with one dictionary for both languages; its output is kept in a log."""
-    pairs = ((split, files.folder / "bpe" / split) for split in ("train", "valid", "test"))
+def binarise(
+    prefixes: Dict[str, Path],
+    languages: Pair,
+    binarised: Path,
+    logs: Path,
+    workers: int,
+    dictionary: Optional[Path] = None,
+) -> None:
+    """``fairseq-preprocess`` with one dictionary for all languages; its output goes to a log in ``logs``.
+
+    Args:
+        prefixes: split → path of its files without their language; any but "train" and "valid" is a test set.
+        dictionary: to use; None: made of the training set.
+    """
+    tests = ",".join(str(path) for split, path in prefixes.items() if split not in ("train", "valid"))
+    shared = ("--joined-dictionary",) if dictionary is None else (f"--srcdict={dictionary}", f"--tgtdict={dictionary}")
     arguments = [
-        *("--source-lang", recipe.source, "--target-lang", recipe.target, "--joined-dictionary"),
-        *(f"--{split}pref={prefix}" for split, prefix in pairs),
-        *("--destdir", str(files.binarised), "--workers", str(recipe.workers)),
+        *("--source-lang", languages[0], "--target-lang", languages[1], *shared),
+        *(f"--trainpref={prefixes['train']}", f"--validpref={prefixes['valid']}", f"--testpref={tests}"),
+        *("--destdir", str(binarised), "--workers", str(workers)),
     ]
-    run_fairseq("preprocess", arguments, files.folder / "preprocess.log")
+    run_fairseq("preprocess", arguments, logs / "preprocess.log")
 
 
-def _map(function, lines: List[str], workers: int, what: str) -> List[str]:
-    """``function`` over ``lines`` in chunks, in order, on ``workers`` processes, with a progress bar."""
-    chunks = [lines[start : start + _CHUNK] for start in range(0, len(lines), _CHUNK)]
-    results: List[str] = []
-    with get_context("spawn").Pool(workers) as pool, tqdm(total=len(lines), desc=what, unit=" lines") as bar:
-        for done in pool.imap(function, chunks):
-            results.extend(done)
-            bar.update(len(done))
-    return results
+def to_tokens(recipe: Dict[str, Any], language: str, lines: List[str]) -> List[str]:
+    """Raw ``lines`` as the tokens that ``recipe``, in the form of :meth:`Recipe.to_json`, makes of them."""
+    if recipe["normalise"]:
+        lines = remove_non_printing(normalise_punctuation(language, lines))
+    tokens = tokenise(language, lines, recipe["escape"], recipe["dash_splits"])
+    return lowercase(tokens) if recipe["lowercase"] else tokens
+
+
+def _tokenise(recipe: Recipe, training: bool, pairs: List[Pair]) -> List[Line]:
+    sides = (to_tokens(recipe.to_json(), language, list(side)) for language, side in zip(recipe.languages, zip(*pairs)))
+    lines = [Line(pair, tokens) for pair, tokens in zip(pairs, zip(*sides))]
+    return _clean(lines, recipe.clean, "tokens") if training else lines
+
+
+def _apply_bpe(codes: Path, clean: Optional[Clean], lines: List[Line]) -> List[Line]:
+    bpe = _bpe(codes)
+    split = [line._replace(subwords=tuple(map(bpe.process_line, line.tokens))) for line in lines]
+    return _clean(split, clean, "subwords")
+
+
+@lru_cache(maxsize=1)
+def _bpe(codes: Path) -> BPE:
+    with open(codes, encoding="utf-8") as file:
+        return BPE(file)
+
+
+def _clean(lines: List[Line], rule: Optional[Clean], unit: str) -> List[Line]:
+    if rule is None or rule.unit != unit:
+        return lines
+    return [line for line in lines if keeps(*getattr(line, unit), rule.ratio, rule.minimum, rule.maximum)]
+
+
+def _split(lines: Iterable[Line], split: str, validation_every: Optional[int]) -> Iterator[Tuple[str, Line]]:
+    """Each line with the split it belongs to: of the training set, every n-th is for validation."""
+    for number, line in enumerate(lines, 1):
+        cut = split == "train" and validation_every is not None and number % validation_every == 0
+        yield ("valid" if cut else split), line
+
+
+def write_pairs(lines: Iterable[Tuple[str, Line]], files: Prepared, languages: Pair) -> Counter:
+    """Write ``lines``, each with its split, to the files of ``files``; how many went where."""
+    counts = Counter()
+    with ExitStack() as stack:
+        opened = {}
+        for split, line in lines:
+            for kind, place in (("raw", files.raw), ("tokens", files.tokens), ("subwords", files.subwords)):
+                for language, text in zip(languages, getattr(line, kind) or ()):
+                    path = place(split, language)
+                    if path not in opened:
+                        path.parent.mkdir(parents=True, exist_ok=True)
+                        opened[path] = stack.enter_context(open(path, "w", encoding="utf-8", newline="\n"))
+                    opened[path].write(text + "\n")
+            counts[split] += 1
+    return counts
+
+
+def refuse_empty(counts: Counter, splits: Iterable[str]) -> None:
+    """UserError where one of ``splits`` has no pair."""
+    for split in splits:
+        if not counts[split]:
+            raise UserError(f"the {split} set is empty: the corpus is too small for what was asked for")
+
+
+def _read(files: Prepared, split: str, languages: Pair) -> Iterator[Line]:
+    paths = [place(split, language) for place in (files.raw, files.tokens) for language in languages]
+    return (Line((a, b), (c, d)) for a, b, c, d in zip(*map(read_lines, paths)))

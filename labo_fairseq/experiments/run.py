@@ -1,30 +1,30 @@
-"""One run: train, translate the test set, score. A step whose output is complete is not repeated."""
+"""One run: train, translate the test sets, score. A step whose output is complete is not repeated."""
 
 import json
 import os
 import platform
-import re
 import resource
 import shutil
 import statistics
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 
 from tqdm import tqdm
 
-from ..commands import USER_DIR, run_fairseq
-from ..data.prepare import Prepared
+from ..commands import run_fairseq
+from ..data.corpus import Pair
+from ..data.prepared import Prepared
 from ..errors import UserError
+from ..evaluation.average import average_checkpoints, newest_checkpoints
 from ..evaluation.curves import parse_record, read_curves
-from ..evaluation.scores import score
-from ..files import locked, read_lines, whole_file, write_json, write_lines
+from ..evaluation.decode import Decoding, translate_test
+from ..evaluation.scores import score_translations
+from ..files import locked, write_json
+from .config import Config, for_machine, to_yaml, with_paths
 
-_LOG_INTERVAL = 20  # updates between two lines of the log
-
-# fairseq-fixed leaves out the last batch of a set, test sentences included, unless it fills a multiple of this
-_WHOLE_SETS = ("--required-batch-size-multiple", "1")
+BEST, LAST = "best", "last"
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,9 @@ class Run:
 
     folder: Path
     data: Prepared
-    source: str
-    target: str
-    updates: int
-    save_interval: int  # updates between two checkpoints; ``updates`` is a multiple of it
-    seed: int
-    training: Tuple[str, ...]  # options of fairseq-train: architecture, optimisation, criterion
-    beam: int = 5
+    directions: Tuple[Pair, ...]  # one, or several in a multilingual model
+    config: Config  # for fairseq-hydra-train, without paths and whatever depends on the machine
+    checkpoint_name: str = BEST  # or LAST: which is scored
 
     @property
     def log(self) -> Path:
@@ -47,32 +43,34 @@ class Run:
         return self.folder / "train.log"
 
     @property
-    def checkpoint(self) -> Path:
-        """The model after the last update."""
-        return self.folder / "checkpoints" / "checkpoint_last.pt"
-
-    @property
-    def hypotheses(self) -> Path:
-        """Detokenised translations of the test set, one a line."""
-        return self.folder / f"hypotheses.{self.target}"
+    def checkpoints(self) -> Path:
+        """fairseq's ``save_dir``."""
+        return self.folder / "checkpoints"
 
     @property
     def result(self) -> Path:
         """Settings, versions, cost and scores; there when the run is complete."""
         return self.folder / "result.json"
 
+    def translation(self, test: str, direction: Pair) -> Path:
+        """Detokenised translations of a test set, one a line."""
+        return self.folder / "translations" / f"{self.data.split(test, *direction)}.{direction[1]}"
+
     def settings(self) -> Dict[str, Any]:
         """What tells this run from another."""
         return {
             "data": self.data.recipe,
-            "updates": self.updates,
-            "seed": self.seed,
-            "training": list(self.training),
-            "beam": self.beam,
+            "directions": [list(direction) for direction in self.directions],
+            "config": self.config,
+            "checkpoint": self.checkpoint_name,
         }
 
-    def complete(self, fresh: bool = False) -> Dict[str, Any]:
+    def complete(self, gpus: Optional[int] = None, fresh: bool = False) -> Dict[str, Any]:
         """Do what is still to do, from the last checkpoint on if the run was killed.
+
+        Args:
+            gpus: how many to train on, see :func:`for_machine`; of no influence on what is computed.
+            fresh: start over.
 
         Returns:
             What :attr:`result` holds.
@@ -85,18 +83,16 @@ class Run:
                 _empty(self.folder)
             self._claim()
             if not self.result.exists():
-                training = self._train()
-                self._translate()
-                scores = score(list(read_lines(self.hypotheses)), list(read_lines(self.data.raw("test", self.target))))
+                training = self._train(gpus)
+                checkpoint = self.checkpoints / f"checkpoint_{self.checkpoint_name}.pt"
                 write_json(
                     self.result,
                     {
                         "settings": self.settings(),
                         "data": os.path.relpath(self.data.folder, self.folder),
-                        "checkpoint": os.path.relpath(self.checkpoint, self.folder),
                         "versions": versions(),
                         "training": training,
-                        "scores": [each.to_json() for each in scores],
+                        "evaluation": evaluate(self, checkpoint, Decoding(), self.folder / "translations"),
                     },
                 )
             return json.loads(self.result.read_text(encoding="utf-8"))
@@ -108,34 +104,35 @@ class Run:
             write_json(path, mine)
             return
         theirs = json.loads(path.read_text(encoding="utf-8"))
-        differing = [name for name in mine if mine[name] != theirs.get(name)]
+        differing = sorted(_differences(mine, theirs))
         if differing:
             raise UserError(
                 f"{self.folder} holds a run with another {', '.join(differing)}: choose another folder or name, "
                 "or start over with --fresh"
             )
 
-    def _train(self) -> Dict[str, Any]:
+    def _train(self, gpus: Optional[int]) -> Dict[str, Any]:
         done = self.folder / "training.json"
         if not done.exists():
-            restored, update = self._newest_checkpoint()
-            arguments = [
-                *(str(self.data.binarised), "--user-dir", USER_DIR, "--task", "translation"),
-                *("--source-lang", self.source, "--target-lang", self.target),
-                *("--save-dir", str(self.checkpoint.parent), "--seed", str(self.seed)),
-                *("--max-update", str(self.updates), "--no-epoch-checkpoints", "--keep-interval-updates", "1"),
-                *("--save-interval-updates", str(self.save_interval)),
-                *("--validate-interval-updates", str(self.save_interval), "--best-checkpoint-metric", "nll_loss"),
-                *("--log-format", "json", "--log-interval", str(_LOG_INTERVAL)),
-                *_WHOLE_SETS,
-                *self.training,
-            ]
-            if restored is not None:
+            config = with_paths(for_machine(self.config, gpus), self.data, self.checkpoints)
+            newest = self._newest_checkpoint()
+            if newest is not None:
                 # not checkpoint_last.pt: fairseq makes it by copying, and a kill can leave half a copy
-                arguments += ["--restore-file", str(restored)]
-            with tqdm(total=self.updates, initial=update, desc="train", unit=" updates") as bar:
-                run_fairseq("train", arguments, self.log, lambda line: _show_progress(bar, line))
-                bar.update(self.updates - bar.n)
+                config["checkpoint"]["restore_file"] = str(newest.resolve())
+            (self.folder / "training.yaml").write_text(to_yaml(config), encoding="utf-8")
+            optimization = config["optimization"]
+            by_update = optimization.get("max_update") is not None
+            total, unit = (
+                (optimization["max_update"], "updates") if by_update else (optimization["max_epoch"], "epochs")
+            )
+            bar_format = "{desc}: {percentage:3.0f}%|{bar}| {n:.4g}/{total} {unit} [{elapsed}<{remaining}{postfix}]"
+            with tqdm(total=total, desc="train", unit=unit, bar_format=bar_format) as bar:
+                run_fairseq(
+                    "hydra_train",
+                    ["--config-dir", str(self.folder.resolve()), "--config-name", "training"],
+                    self.log,
+                    lambda line: _show_progress(bar, line, "num_updates" if by_update else "update"),
+                )
             speeds = list(read_curves(self.log)["train"].get("wps", {}).values())
             write_json(
                 done,
@@ -147,53 +144,60 @@ class Run:
             )
         return json.loads(done.read_text(encoding="utf-8"))
 
-    def _newest_checkpoint(self) -> Tuple[Optional[Path], int]:
-        """The interval checkpoint of the latest update, which fairseq writes whole or not at all."""
-        found = {}
-        for path in self.checkpoint.parent.glob("checkpoint_*.pt"):
-            match = re.fullmatch(r"checkpoint_\d+_(\d+)\.pt", path.name)
-            if match:
-                found[int(match.group(1))] = path
-        return (found[max(found)], max(found)) if found else (None, 0)
-
-    def _translate(self) -> None:
-        if self.hypotheses.exists():
-            return
-        lines = sum(1 for _ in read_lines(self.data.raw("test", self.target)))
-        hypotheses: Dict[int, str] = {}
-        log = self.folder / "generate.log"
-        if log.exists():
-            log.unlink()
-        with tqdm(total=lines, desc="translate", unit=" sentences") as bar:
-
-            def watch(line: str) -> None:
-                if line.startswith("D-"):
-                    name, _, text = line.split("\t", 2)
-                    hypotheses[int(name[2:])] = text
-                    bar.update()
-
-            run_fairseq(
-                "generate",
-                [
-                    *decoding_options(self.data, self.checkpoint, self.source, self.target, self.beam),
-                    *("--gen-subset", "test", "--max-tokens", "4096", *_WHOLE_SETS),
-                ],
-                log,
-                watch,
-            )
-        if len(hypotheses) != lines:
-            raise UserError(f"fairseq-generate translated {len(hypotheses)} of {lines} lines; see {log}")
-        with whole_file(self.hypotheses) as part:
-            write_lines(part, (hypotheses[number] for number in range(lines)))
+    def _newest_checkpoint(self) -> Optional[Path]:
+        """The epoch or interval checkpoint written last: fairseq writes these whole or not at all."""
+        found = [*self.checkpoints.glob("checkpoint[0-9]*.pt"), *self.checkpoints.glob("checkpoint_[0-9]*.pt")]
+        return max(found, key=lambda path: path.stat().st_mtime, default=None)
 
 
-def decoding_options(data: Prepared, checkpoint: Path, source: str, target: str, beam: int) -> List[str]:
-    """Options that ``fairseq-generate`` and ``fairseq-interactive`` share: raw text in and out."""
-    return [
-        *(str(data.binarised), "--user-dir", USER_DIR, "--task", "translation", "--path", str(checkpoint)),
-        *("--source-lang", source, "--target-lang", target, "--beam", str(beam)),
-        *("--tokenizer", "moses", "--moses-no-escape", "--bpe", "subword_nmt", "--bpe-codes", str(data.codes)),
-    ]
+def load_run(folder: Path) -> Run:
+    """The finished run in ``folder``.
+
+    Raises:
+        UserError: there is none.
+    """
+    path = folder / "result.json"
+    if not path.exists():
+        raise UserError(f"no finished run in {folder}: its {path.name} is not there")
+    result = json.loads(path.read_text(encoding="utf-8"))
+    settings = result["settings"]
+    directions = tuple(tuple(direction) for direction in settings["directions"])
+    return Run(folder, Prepared(folder / result["data"]), directions, settings["config"], settings["checkpoint"])
+
+
+def evaluate(run: Run, checkpoint: Path, decoding: Decoding, folder: Path) -> Dict[str, Any]:
+    """Scores of ``checkpoint`` on every test set in every direction; the translations are kept in ``folder``."""
+    tests: Dict[str, List[Dict[str, Any]]] = {}
+    for source, target in run.directions:
+        for test in run.data.tests:
+            name = run.data.split(test, source, target)
+            output = folder / f"{name}.{target}"
+            tokens = translate_test(run.data, checkpoint, source, target, test, decoding, output)
+            tests[name] = [each.to_json() for each in score_translations(run.data, name, target, output, tokens)]
+    return {"checkpoint": checkpoint.name, **asdict(decoding), "tests": tests}
+
+
+def evaluate_again(run: Run, checkpoint_name: str, average: Optional[int], decoding: Decoding) -> Dict[str, Any]:
+    """Scores of a finished run with another checkpoint or another search, kept beside the first ones.
+
+    Args:
+        checkpoint_name: ``"best"`` or ``"last"``.
+        average: of so many newest checkpoints instead.
+
+    Raises:
+        UserError: that checkpoint is not there, or fairseq fails.
+    """
+    name = checkpoint_name if average is None else f"average{average}"
+    checkpoint = run.checkpoints / f"checkpoint_{name}.pt"
+    with locked(run.folder):
+        if average is not None and not checkpoint.exists():
+            average_checkpoints(newest_checkpoints(run.checkpoints, average), checkpoint)
+        if not checkpoint.exists():
+            raise UserError(f"{checkpoint} is not there")
+        folder = run.folder / "evaluations" / f"{name}-beam{decoding.beam}-lenpen{decoding.lenpen:g}"
+        if not (folder / "scores.json").exists():
+            write_json(folder / "scores.json", evaluate(run, checkpoint, decoding, folder))
+        return json.loads((folder / "scores.json").read_text(encoding="utf-8"))
 
 
 def versions() -> Dict[str, str]:
@@ -209,17 +213,30 @@ def versions() -> Dict[str, str]:
     return found
 
 
-def _show_progress(bar: tqdm, line: str) -> None:
+def _show_progress(bar: tqdm, line: str, measure: str) -> None:
     record = parse_record(line)
     if record is None:
         return
     kind, values = record
     if kind == "train_inner":
-        bar.update(int(values["num_updates"]) - bar.n)
+        bar.update(max(0, values[measure] - bar.n))
         shown = {name: values[name] for name in ("ppl", "alpha") if name in values}
         bar.set_postfix({**shown, "tok/s": values.get("wps", 0)})
     elif kind == "valid":
-        bar.write(f"  update {values['valid_num_updates']:.0f}: validation perplexity {values['valid_ppl']:.2f}")
+        bleu = f", BLEU {values['valid_bleu']:.2f}" if "valid_bleu" in values else ""
+        bar.write(f"  update {values['valid_num_updates']:.0f}: validation perplexity {values['valid_ppl']:.2f}{bleu}")
+    elif kind == "train" and measure == "update":
+        bar.update(max(0, values["epoch"] - bar.n))
+
+
+def _differences(mine: Any, theirs: Any, name: str = "") -> List[str]:
+    """Dotted names of the settings in which two JSON values differ."""
+    if not (isinstance(mine, dict) and isinstance(theirs, dict)):
+        return [] if mine == theirs else [name]
+    prefix = f"{name}." if name else ""
+    return [
+        found for key in {*mine, *theirs} for found in _differences(mine.get(key), theirs.get(key), f"{prefix}{key}")
+    ]
 
 
 def _empty(folder: Path) -> None:

@@ -1,17 +1,20 @@
 """Translate lines from standard input with the model of a finished run."""
 
-import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import List
+from threading import Thread
+from typing import IO, List
 
-from ..data.prepare import Prepared
+from ..data.corpus import Pair
+from ..data.prepare import to_tokens
+from ..data.prepared import Prepared
 from ..errors import UserError
-from .run import decoding_options
+from ..evaluation.decode import Decoding, decoding_options, finish
+from .run import Run, load_run
 
 
-def newest_run(folder: Path) -> Path:
+def newest_run(folder: Path) -> Run:
     """The run below ``folder`` (or ``folder`` itself) that was completed last.
 
     Raises:
@@ -20,34 +23,44 @@ def newest_run(folder: Path) -> Path:
     results = sorted(folder.rglob("result.json"), key=lambda path: path.stat().st_mtime)
     if not results:
         raise UserError(f"no finished run in {folder}: train one with 'bash scripts/run_demo.sh', or name its folder")
-    return results[-1].parent
+    return load_run(results[-1].parent)
 
 
-def translate(run_folder: Path) -> None:
+def direction_of(run: Run, source: str = "") -> Pair:
+    """The direction of ``run`` that starts from ``source``; its first one if that is empty.
+
+    Raises:
+        UserError: it has none from there.
+    """
+    found = [direction for direction in run.directions if source in ("", direction[0])]
+    if not found:
+        sources = ", ".join(direction[0] for direction in run.directions)
+        raise UserError(f"{run.folder} does not translate from {source!r}: choose from {sources}")
+    return found[0]
+
+
+def translate(run: Run, direction: Pair, decoding: Decoding) -> None:
     """Standard input to standard output, a line for a line; as one types, or in batches from a pipe.
 
     Raises:
         UserError: fairseq fails.
     """
-    result = json.loads((run_folder / "result.json").read_text(encoding="utf-8"))
-    data, recipe = Prepared(run_folder / result["data"]), result["settings"]["data"]
-    options = decoding_options(
-        data, run_folder / result["checkpoint"], recipe["source"], recipe["target"], result["settings"]["beam"]
-    )
+    checkpoint = run.checkpoints / f"checkpoint_{run.checkpoint_name}.pt"
     batch = "1" if sys.stdin.isatty() else "64"
-    print(
-        f"{recipe['source']} → {recipe['target']}, {run_folder}; one sentence a line, end with Ctrl-D", file=sys.stderr
-    )
+    print(f"{' → '.join(direction)}, {run.folder}; one sentence a line, end with Ctrl-D", file=sys.stderr)
     process = subprocess.Popen(
         [
-            *(sys.executable, "-m", "fairseq_cli.interactive", *options),
+            *(sys.executable, "-m", "fairseq_cli.interactive"),
+            *decoding_options(run.data, checkpoint, *direction, decoding),
             *("--buffer-size", batch, "--batch-size", batch),
         ],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         encoding="utf-8",
         errors="replace",
     )
+    Thread(target=_feed, args=(process.stdin, run.data, direction[0]), daemon=True).start()
     tail: List[str] = []
     empty = False
     with process:
@@ -56,8 +69,21 @@ def translate(run_folder: Path) -> None:
                 empty = not line.partition("\t")[2].strip()
             elif line.startswith("D-"):
                 # the model would make up a sentence for an empty line
-                print("" if empty else line.rstrip("\n").split("\t", 2)[2], flush=True)
+                text = "" if empty else line.rstrip("\n").split("\t", 2)[2]
+                print(finish(run.data, direction[1], [text])[0], flush=True)
             else:
                 tail = [*tail, line.rstrip()][-5:]
     if process.returncode != 0:
         raise UserError("fairseq-interactive failed. Its last lines:\n" + "\n".join(tail))
+
+
+def _feed(pipe: IO[str], data: Prepared, source: str) -> None:
+    """Standard input, prepared as the training text was, to the translator."""
+    try:
+        with pipe:
+            for line in sys.stdin:
+                text = line.rstrip("\r\n")
+                pipe.write((text if data.multilingual else to_tokens(data.recipe, source, [text])[0]) + "\n")
+                pipe.flush()
+    except BrokenPipeError:  # the translator ended first, and says why
+        pass

@@ -1,0 +1,117 @@
+"""Lines and pairs of lines, read from files and archives as they are needed, as often as they are needed."""
+
+import gzip
+import zlib
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain, zip_longest
+from pathlib import Path
+from typing import IO, Callable, ContextManager, Iterable, Iterator, Tuple, Union
+
+from ...errors import UserError
+from ..corpus import Pair
+from ..members import open_member
+
+
+@dataclass(frozen=True)
+class TextFile:
+    """Lines of a UTF-8 file, packed where its name ends in ``.gz``."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @contextmanager
+    def open(self) -> Iterator[IO[bytes]]:
+        """The bytes."""
+        with gzip.open(self.path) if self.path.suffix == ".gz" else open(self.path, "rb") as file:
+            yield file
+
+    def __iter__(self) -> Iterator[str]:
+        return _lines(self)
+
+
+@dataclass(frozen=True)
+class Member:
+    """Lines of a UTF-8 file inside a tar archive."""
+
+    archive: Path
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.archive}:{self.name}"
+
+    def open(self) -> ContextManager[IO[bytes]]:
+        """The bytes."""
+        return open_member(self.archive, self.name)
+
+    def __iter__(self) -> Iterator[str]:
+        return _lines(self)
+
+
+Lines = Union[TextFile, Member]
+
+
+@dataclass(frozen=True)
+class Parallel:
+    """Pairs of two files' lines, what ``keep`` leaves of each; a stream, the same at each reading.
+
+    Reading raises :class:`UserError` where a file is damaged, no UTF-8, empty, or shorter than the other.
+    """
+
+    source: Lines
+    target: Lines
+    keep: Callable[[Iterable[str]], Iterable[str]] = iter
+
+    def __iter__(self) -> Iterator[Pair]:
+        number = 0
+        sides = (self.keep(self.source), self.keep(self.target))
+        for number, pair in enumerate(zip_longest(*sides), 1):
+            if None in pair:
+                short, long = (self.source, self.target) if pair[0] is None else (self.target, self.source)
+                raise UserError(
+                    f"{short} ends after {number - 1} sentences, {long} goes on: line n of the one must be the "
+                    "translation of line n of the other"
+                )
+            yield pair
+        if not number:
+            raise UserError(
+                f"no sentence in {self.source} and {self.target}: they are empty, or not what they should be"
+            )
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Several :class:`Parallel`, one after the other."""
+
+    parts: Tuple[Parallel, ...]
+
+    def __iter__(self) -> Iterator[Pair]:
+        return chain.from_iterable(self.parts)
+
+
+def read_parallel(source_file: Path, target_file: Path) -> Parallel:
+    """Pairs of the user's own two files, plain or ``.gz``, line by line.
+
+    Raises:
+        UserError: a file is not there; reading the pairs may raise it too, see :class:`Parallel`.
+    """
+    for path in (source_file, target_file):
+        if not path.is_file():
+            raise UserError(f"there is no file {path}")
+    return Parallel(TextFile(source_file), TextFile(target_file))
+
+
+def _lines(text: Lines) -> Iterator[str]:
+    """Lines without their end; only ``\\n`` and ``\\r\\n`` are one."""
+    number = 0
+    try:
+        with text.open() as file:
+            for line in file:
+                number += 1
+                yield line.decode("utf-8").rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{text}, line {number}: no UTF-8 (byte {error.start + 1}); convert the file first") from None
+    except (EOFError, zlib.error, OSError) as error:
+        raise UserError(f"{text} cannot be read after line {number} ({error}): get or pack it again") from None

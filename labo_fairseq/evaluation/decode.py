@@ -1,0 +1,87 @@
+"""Translations of a test set by ``fairseq-generate``."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Dict, List, Tuple
+
+from tqdm import tqdm
+
+from ..commands import USER_DIR, run_fairseq
+from ..data.moses import detokenise
+from ..data.prepared import Prepared
+from ..errors import UserError
+from ..files import read_lines, whole_file, write_lines
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How to search; the defaults are the paper's."""
+
+    beam: int = 5
+    lenpen: float = 1.0
+
+    def options(self) -> Tuple[str, ...]:
+        return ("--beam", str(self.beam), "--lenpen", str(self.lenpen))
+
+
+def decoding_options(data: Prepared, checkpoint: Path, source: str, target: str, decoding: Decoding) -> List[str]:
+    """Options that ``fairseq-generate`` and ``fairseq-interactive`` share; their ``D-`` lines are :func:`finish` ed."""
+    options = [
+        *(str(data.binarised), "--user-dir", USER_DIR, "--path", str(checkpoint)),
+        *("--source-lang", source, "--target-lang", target, *decoding.options()),
+    ]
+    if data.multilingual:
+        directions = data.recipe["directions"]
+        languages = sorted({language for direction in directions for language in direction})
+        return [
+            *(*options, "--task", "translation_multi_simple_epoch", "--encoder-langtok", "src"),
+            *("--lang-pairs", ",".join(map("-".join, directions)), "--langs", ",".join(languages)),
+            *("--bpe", "sentencepiece", "--sentencepiece-model", str(data.sentencepiece)),
+        ]
+    return [*options, "--task", "translation", "--bpe", "subword_nmt", "--bpe-codes", str(data.codes)]
+
+
+def finish(data: Prepared, language: str, lines: List[str]) -> List[str]:
+    """Text of translations without their subwords: Moses' tokens joined, unless it was never tokenised."""
+    return lines if data.multilingual else detokenise(language, lines)
+
+
+def translate_test(
+    data: Prepared, checkpoint: Path, source: str, target: str, test: str, decoding: Decoding, output: Path
+) -> Path:
+    """Translate a test set into ``output``, one detokenised line a sentence, and return the file of its tokens.
+
+    Both are whole or not there; what is there already is not made again.
+
+    Raises:
+        UserError: fairseq fails, or leaves a sentence out.
+    """
+    tokens = output.with_name(f"{output.stem}.tok{output.suffix}")
+    if output.exists() and tokens.exists():
+        return tokens
+    lines = sum(1 for _ in read_lines(data.raw(data.split(test, source, target), target)))
+    hypotheses: Dict[int, str] = {}
+    log = output.with_suffix(".log")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    if log.exists():
+        log.unlink()
+    with tqdm(total=lines, desc=f"translate {test}", unit=" sentences") as bar:
+
+        def watch(line: str) -> None:
+            if line.startswith("D-"):
+                number, _, text = line[2:].split("\t", 2)
+                hypotheses[int(number)] = text
+                bar.update()
+
+        # fairseq-fixed leaves out the last batch, sentences of a test set included, unless it fills a multiple
+        batches = ("--max-tokens", "4096", "--required-batch-size-multiple", "1")
+        options = decoding_options(data, checkpoint, source, target, decoding)
+        run_fairseq("generate", [*options, "--gen-subset", data.subset(test), *batches], log, watch)
+    if len(hypotheses) != lines:
+        raise UserError(f"fairseq-generate translated {len(hypotheses)} of {lines} lines of {test}; see {log}")
+    translations = [hypotheses[number] for number in range(lines)]
+    with whole_file(tokens) as part:
+        write_lines(part, translations)
+    with whole_file(output) as part:
+        write_lines(part, finish(data, target, translations))
+    return tokens

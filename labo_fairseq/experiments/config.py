@@ -1,0 +1,123 @@
+"""Configurations of ``fairseq-hydra-train``: composed from ``configs/``, fitted to the machine."""
+
+import math
+import warnings
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, Dict, Optional, Sequence
+
+import torch
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ..commands import USER_DIR
+from ..data.prepared import Prepared
+from ..errors import UserError
+from ..resources import configs
+
+try:
+    from hydra import compose as _compose
+    from hydra import initialize_config_dir
+except ImportError:  # Hydra 1.0, which fairseq 0.12.2 needs
+    from hydra.experimental import compose as _compose
+    from hydra.experimental import initialize_config_dir
+
+Config = Dict[str, Any]
+
+_LEAST_TOKENS = 256
+
+
+def available() -> Sequence[str]:
+    """Names of the configurations that can be trained."""
+    return sorted(path.stem for path in configs().glob("*.yaml"))
+
+
+def compose(name: str, overrides: Sequence[str] = ()) -> Config:
+    """``configs/NAME.yaml`` with its parts, and ``overrides`` such as ``criterion.tau=1.15`` on top.
+
+    Raises:
+        UserError: no such configuration, or an override that is not KEY=VALUE.
+    """
+    if name not in available():
+        raise UserError(f"no configuration {name!r}: choose from {', '.join(available())}")
+    for override in overrides:
+        if "=" not in override.lstrip("="):
+            raise UserError(f"{override!r} is no setting: write it as in criterion.tau=1.15")
+    with warnings.catch_warnings():
+        # Hydra 1.1 and later want to know which older version to imitate; Hydra 1.0 has no word for it
+        warnings.simplefilter("ignore")
+        with initialize_config_dir(config_dir=str(configs())):
+            config = _compose(config_name=name)
+    OmegaConf.set_struct(config, False)
+    try:
+        merged = OmegaConf.merge(config, OmegaConf.from_dotlist(list(overrides)))
+    except (OmegaConfBaseException, ValueError) as error:
+        raise UserError(f"the settings {' '.join(overrides)} do not fit: {error}") from None
+    return OmegaConf.to_container(merged)
+
+
+def for_machine(config: Config, gpus: Optional[int] = None) -> Config:
+    """``config`` with the precision and the number of workers that this machine allows.
+
+    The configuration says how many tokens an update sees: ``max_tokens`` times ``update_freq``. However many GPUs
+    share them, it stays that many: fewer micro-batches first, and smaller ones where there is only one.
+
+    Args:
+        gpus: how many to use; None: all there are; 0: the CPU.
+
+    Raises:
+        UserError: more than there are.
+    """
+    there = torch.cuda.device_count()
+    if gpus is not None and gpus > there:
+        raise UserError(f"{gpus} GPUs were asked for and {there} are here: set NUM_GPUS to at most {there}")
+    used = there if gpus is None else gpus
+    fitted = deepcopy(config)
+    fitted.setdefault("common", {}).update(_precision(used))
+    return for_workers(fitted, max(used, 1))
+
+
+def for_workers(config: Config, workers: int) -> Config:
+    """``config`` for so many workers that make the same updates as one.
+
+    Raises:
+        UserError: a worker would get too little for the longest sentences.
+    """
+    tokens, (frequency,) = config["dataset"]["max_tokens"], config["optimization"]["update_freq"]
+    shared = math.ceil(frequency / workers)
+    each = tokens * frequency // (workers * shared)
+    if workers > 1 and each < _LEAST_TOKENS:
+        raise UserError(
+            f"{workers} workers would get {each} tokens each of an update of {tokens * frequency}, fewer than a long "
+            "sentence has: use fewer, or raise dataset.max_tokens or optimization.update_freq"
+        )
+    fitted = deepcopy(config)
+    fitted.setdefault("distributed_training", {})["distributed_world_size"] = workers
+    fitted["dataset"]["max_tokens"] = each
+    fitted["optimization"]["update_freq"] = [shared]
+    return fitted
+
+
+def _precision(gpus: int) -> Config:
+    if gpus == 0:
+        return {"cpu": True}
+    major = min(torch.cuda.get_device_capability(number)[0] for number in range(gpus))
+    if major >= 8:
+        return {"bf16": True}
+    return {"fp16": True} if major == 7 else {}
+
+
+def with_paths(config: Config, data: Prepared, save_dir: Path) -> Config:
+    """``config`` with the plugin, the data and the folder for checkpoints; absolute, since Hydra changes folders."""
+    whole = deepcopy(config)
+    whole["common"]["user_dir"] = USER_DIR
+    whole["task"]["data"] = str(data.binarised.resolve())
+    whole.setdefault("checkpoint", {})["save_dir"] = str(save_dir.resolve())
+    # Hydra would keep a dated folder of every start
+    whole["hydra"] = {"run": {"dir": str(save_dir.resolve().parent)}, "output_subdir": None}
+    return whole
+
+
+def to_yaml(config: Config) -> str:
+    """``config`` as YAML, for ``fairseq-hydra-train --config-dir FOLDER --config-name NAME``."""
+    return OmegaConf.to_yaml(OmegaConf.create(config))

@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# Compares finished runs, the baseline first, with paired bootstrap resampling.
+#
+#   bash scripts/compare.sh [options]        --help tells them all
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+use_environment plots
+exec labo-fairseq compare "$@"

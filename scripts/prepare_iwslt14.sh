@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# IWSLT'14: Moses tokens, lower-cased, joint BPE of 10,000 operations, binarised for both directions of a language pair.
+#
+#   bash scripts/prepare_iwslt14.sh [de-en | fr-en] [options]        --help tells them all
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+use_environment plots
+pair=de-en
+case "${1:-}" in ??-??) pair="$1"; shift ;; esac
+exec labo-fairseq prepare iwslt14 "$pair" "$@"

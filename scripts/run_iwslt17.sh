@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# IWSLT'17 {German, French} → English in one model: prepare, train, translate, score.
+#
+#   bash scripts/run_iwslt17.sh [options]        --help tells them all
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+use_environment plots
+exec labo-fairseq run iwslt17 multilingual "$@"

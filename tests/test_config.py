@@ -1,0 +1,112 @@
+"""The configurations: composed from parts, the paper's settings, the same updates on any number of workers."""
+
+import pytest
+import yaml
+from fairseq_runs import command, run
+from hypothesis import given
+from hypothesis import strategies as st
+
+from labo_fairseq.errors import UserError
+from labo_fairseq.experiments.config import available, compose, for_machine, for_workers
+from labo_fairseq.experiments.recipes import SETUPS
+
+LABO = command("labo-fairseq")
+
+
+def test_every_experiment_has_its_three_configurations():
+    expected = {
+        f"{corpus}_{direction}_{method}"
+        for corpus, setup in SETUPS.items()
+        for direction in setup.directions
+        for method in ("labo", "ls", "ce")
+    }
+    assert set(available()) == expected | {f"bible_de-en_{method}" for method in ("labo", "ls", "ce")}
+
+
+@pytest.mark.parametrize("name", available())
+def test_settings_are_the_papers(name):
+    """Section 4.1 and appendix F, but for the two corpora that the paper has not."""
+    corpus, direction, method = name.split("_")
+    config = compose(name)
+    criterion = config["criterion"]
+    assert criterion["label_smoothing"] == (0.0 if method == "ce" else 0.1)
+    assert config["optimizer"]["adam_betas"] == "(0.9, 0.98)"
+    if method == "labo":
+        assert criterion["tau"] == 1.25
+        assert criterion["smoothing_warmup_steps"] == {"wmt14": 10000, "multi30k": 1000, "bible": 1000}.get(
+            corpus, 5000
+        )
+    if direction != "multilingual":
+        assert f"{config['task']['source_lang']}-{config['task']['target_lang']}" == direction
+    if corpus == "bible":
+        return
+    assert config["dataset"]["max_tokens"] == 4096
+    assert config["model"]["dropout"] == 0.3
+    assert config["optimizer"]["weight_decay"] == 1e-4
+    assert config["lr_scheduler"] == {"_name": "inverse_sqrt", "warmup_updates": 1000, "warmup_init_lr": 1e-7}
+    lr, epochs = {"wmt14": (7e-4, 50), "multi30k": (5e-3, 20)}.get(corpus, (5e-4, 150))
+    assert (config["optimization"]["lr"], config["optimization"]["max_epoch"]) == ([lr], epochs)
+    best = "accuracy" if direction == "multilingual" else "bleu"
+    assert config["checkpoint"]["best_checkpoint_metric"] == best
+    assert config["checkpoint"]["maximize_best_checkpoint_metric"]
+
+
+def test_overrides():
+    config = compose("multi30k_de-en_labo", ["criterion.tau=1.15", "criterion.alpha=adaptive", "optimization.lr=[0.1]"])
+    assert (config["criterion"]["tau"], config["criterion"]["alpha"]) == (1.15, "adaptive")
+    assert config["optimization"]["lr"] == [0.1]
+
+
+@pytest.mark.parametrize("setting", ["criterion.tau", "=3", "--tau"])
+def test_an_override_that_is_none(setting):
+    with pytest.raises(UserError, match="is no setting: write it as in"):
+        compose("multi30k_de-en_labo", [setting])
+
+
+def test_unknown_configuration():
+    with pytest.raises(UserError, match="no configuration 'x': choose from bible_de-en_ce, "):
+        compose("x")
+
+
+@given(tokens=st.integers(1000, 8192), frequency=st.integers(1, 16), workers=st.integers(1, 24))
+def test_an_update_sees_as_many_tokens_on_any_number_of_workers(tokens, frequency, workers):
+    config = {"dataset": {"max_tokens": tokens, "x": 1}, "optimization": {"update_freq": [frequency], "y": 2}}
+    if workers > 1 and tokens * frequency / workers < 256:
+        with pytest.raises(UserError, match=f"{workers} workers would get"):
+            for_workers(config, workers)
+        return
+    shared = for_workers(config, workers)
+    each, (times,) = shared["dataset"]["max_tokens"], shared["optimization"]["update_freq"]
+    total = each * times * workers
+    assert total <= tokens * frequency < total + times * workers
+    assert each <= tokens, "what fits one GPU fits each of several"
+    assert (shared["dataset"]["x"], shared["optimization"]["y"]) == (1, 2)
+    assert shared["distributed_training"]["distributed_world_size"] == workers
+
+
+def test_one_worker_changes_nothing():
+    config = compose("wmt14_en-de_labo")
+    assert for_workers(config, 1) == config
+
+
+def test_without_a_gpu_the_cpu_is_used():
+    fitted = for_machine(compose("multi30k_de-en_ls"), gpus=0)
+    assert fitted["common"]["cpu"]
+    assert fitted["distributed_training"]["distributed_world_size"] == 1
+
+
+def test_more_gpus_than_there_are():
+    with pytest.raises(UserError, match="1000 GPUs were asked for"):
+        for_machine(compose("multi30k_de-en_ls"), gpus=1000)
+
+
+def test_config_is_printed_whole(tmp_path):
+    options = ("--data", tmp_path / "data", "--save-dir", tmp_path / "save", "--workers", "4", "--precision", "bf16")
+    done = run(LABO, "config", "wmt14_en-de_labo", "criterion.rho=0.7", *options)
+    assert done.returncode == 0
+    config = yaml.safe_load(done.stdout)
+    assert config["task"]["data"] == str(tmp_path / "data" / "bin")
+    assert config["checkpoint"]["save_dir"] == str(tmp_path / "save")
+    assert (config["optimization"]["update_freq"], config["dataset"]["max_tokens"]) == ([2], 4096)
+    assert config["common"]["bf16"]
+    assert config["criterion"]["rho"] == 0.7

@@ -1,0 +1,253 @@
+"""The paper's corpora from archive to BLEU, as users run them, on archives of the campaigns' layout."""
+
+import json
+import re
+import subprocess
+
+import campaign
+import pytest
+import yaml
+from fairseq_runs import assert_same_parameters, command, free_port, parameters, run, side_by_side
+
+from labo_fairseq.data.moses import lowercase, tokenise
+from labo_fairseq.data.prepared import Prepared
+from labo_fairseq.files import read_lines
+
+LABO = command("labo-fairseq")
+
+
+def prepare(corpus, direction, archives, folder, *options):
+    done = run(LABO, "prepare", corpus, direction, "--archive-dir", archives, "--folder", folder, *options)
+    assert done.returncode == 0, done.stdout[-3000:]
+    return Prepared(folder), done.stdout
+
+
+@pytest.mark.parametrize(
+    ("build", "source", "tests"),
+    [(campaign.iwslt14_de_en, "de", 6750), (campaign.iwslt14_en_fr, "fr", 4493)],
+    ids=["de-en", "fr-en"],
+)
+def test_iwslt14(tmp_path, build, source, tests):
+    """The sizes that are known, the rule of fairseq's script on the rest, and lower case."""
+    data, shown = prepare("iwslt14", f"{source}-en", build(tmp_path / "archives"), tmp_path / "data")
+    assert data.pairs["test"] == tests
+    kept = data.pairs["train"] + data.pairs["valid"]
+    assert data.pairs["valid"] == kept // 23
+    for language in (source, "en"):
+        assert data.tests == ["test"]
+        raw, tokens = (list(read_lines(place("train", language))) for place in (data.raw, data.tokens))
+        assert lowercase(tokenise(language, raw[:50])) == tokens[:50]
+        assert all(1 <= len(line.split()) <= 175 for line in tokens)
+    pairs = zip(*(read_lines(data.tokens("train", language)) for language in (source, "en")))
+    assert all(2 / 3 <= len(a.split()) / len(b.split()) <= 1.5 for a, b in pairs)
+    assert f"{data.pairs['train']:,} pairs" in shown
+    assert sum(1 for line in read_lines(data.codes) if not line.startswith("#version")) <= 10000
+
+
+def test_wmt14(tmp_path):
+    archives = campaign.wmt14(tmp_path / "archives")
+    data, _ = prepare("wmt14", "de-en", archives, tmp_path / "data", "--smoke")
+    assert data.recipe["source"] == "en"
+    assert data.recipe["target"] == "de"
+    for language in ("en", "de"):
+        lengths = [len(line.split()) for line in read_lines(data.subwords("train", language))]
+        assert max(lengths) <= 250
+    # the dash of "a-b" is a token of its own, and the ampersand is escaped
+    text = "\n".join(read_lines(data.tokens("train", "en")))
+    assert "@-@" in text
+    assert "&apos;" in text
+
+
+@pytest.fixture(scope="module")
+def multi30k(tmp_path_factory):
+    """A folder in which the smoke run of Multi30k de-en went through, with LABO and with label smoothing."""
+    folder = tmp_path_factory.mktemp("multi30k") / "runs"
+    shown = {}
+    for method in ("labo", "ls"):
+        options = ("--criterion", method, "--smoke", "--archive-dir", campaign.shared("multi30k"), "--folder", folder)
+        done = run(LABO, "run", "multi30k", "de-en", *options)
+        assert done.returncode == 0, done.stdout[-3000:]
+        shown[method] = done.stdout
+    return folder, shown
+
+
+def finished(folder, method="labo"):
+    return folder / "multi30k" / "de-en" / f"{method}-seed1-smoke"
+
+
+TESTS = ["test_2016_flickr", "test_2017_flickr", "test_2017_mscoco"]
+
+
+def test_run_ends_with_scores(multi30k):
+    folder, shown = multi30k
+    for method in ("labo", "ls"):
+        result = json.loads((finished(folder, method) / "result.json").read_text(encoding="utf-8"))
+        assert list(result["evaluation"]["tests"]) == TESTS
+        for name, scores in result["evaluation"]["tests"].items():
+            assert [score["name"] for score in scores] == ["BLEU", "chrF2", "BLEU (tokenised)"]
+            lines = list(read_lines(finished(folder, method) / "translations" / f"{name}.en"))
+            assert len(lines) == 50
+            for score in scores:
+                assert f"{score['value']:.2f}  ({score['signature']})" in shown[method]
+    config = yaml.safe_load((finished(folder) / "training.yaml").read_text(encoding="utf-8"))
+    assert config["criterion"]["_name"] == "labo"
+    assert (finished(folder) / "training.png").exists()
+
+
+def test_run_again_repeats_nothing(multi30k):
+    folder, shown = multi30k
+    log = finished(folder) / "train.log"
+    before = log.stat().st_mtime_ns
+    options = ("--smoke", "--archive-dir", campaign.shared("multi30k"), "--folder", folder)
+    done = run(LABO, "run", "multi30k", "de-en", *options)
+    assert done.stdout.strip() == shown["labo"][shown["labo"].index("source / reference") :].strip()
+    assert log.stat().st_mtime_ns == before
+
+
+def test_evaluate_with_an_average_and_another_search(multi30k):
+    place = finished(multi30k[0])
+    done = run(LABO, "evaluate", place, "--average", "2", "--beam", "1", "--lenpen", "0.6", "--json")
+    assert done.returncode == 0, done.stdout[-3000:]
+    evaluation = json.loads(done.stdout[done.stdout.index("{\n") :])
+    assert evaluation["checkpoint"] == "checkpoint_average2.pt"
+    assert (evaluation["beam"], evaluation["lenpen"]) == (1, 0.6)
+    assert list(evaluation["tests"]) == TESTS
+    kept = place / "evaluations" / "average2-beam1-lenpen0.6" / "scores.json"
+    assert json.loads(kept.read_text(encoding="utf-8")) == evaluation
+
+
+def test_evaluate_more_checkpoints_than_there_are(multi30k):
+    done = run(LABO, "evaluate", finished(multi30k[0]), "--average", "100")
+    assert done.returncode == 1
+    assert re.search(r"^labo-fairseq evaluate: .* checkpoints of epochs and .* of updates, not 100$", done.stdout, re.M)
+
+
+def test_compare(multi30k):
+    done = run(LABO, "compare", *(finished(multi30k[0], method) for method in ("ls", "labo")), "--samples", "50")
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert "ls-seed1-smoke" in done.stdout
+    assert "bs:50" in done.stdout, "the signature says how it was tested"
+    done = run(LABO, "compare", finished(multi30k[0]), finished(multi30k[0], "ls"), "--test", "x")
+    assert done.returncode == 1
+    assert "has no test set 'x': choose from test_2016_flickr, " in done.stdout
+
+
+def test_translate_with_the_run(multi30k):
+    done = subprocess.run(
+        [LABO, "translate", str(finished(multi30k[0])), "--beam", "1"],
+        input="Ein Hund läuft.\n\n",
+        capture_output=True,
+        encoding="utf-8",
+    )
+    assert done.returncode == 0, done.stderr
+    assert [bool(line) for line in done.stdout.split("\n")] == [True, False, False]
+
+
+def test_two_workers_make_the_updates_of_one(multi30k, tmp_path):
+    """Two workers that share a batch as 'labo-fairseq config --workers 2' cuts it: the same losses, the same model."""
+    data = multi30k[0] / "multi30k" / "data-de-en-smoke"
+    settings = [
+        *("optimization.max_update=4", "optimization.update_freq=[2]", "common.log_interval=1", "common.cpu=true"),
+        *("optimization.lr=[0.5]", "model.dropout=0"),
+        *("criterion.smoothing_warmup_steps=2", "dataset.disable_validation=true", "task.eval_bleu=false"),
+        *("distributed_training.distributed_backend=gloo", "distributed_training.ddp_backend=legacy_ddp"),
+        *("checkpoint.best_checkpoint_metric=loss", "checkpoint.maximize_best_checkpoint_metric=false"),
+        *("model.encoder.layers=1", "model.decoder.layers=1", "dataset.max_tokens=600"),
+    ]
+    records, models = [], []
+    for workers in (1, 2):
+        place = tmp_path / str(workers)
+        place.mkdir()
+        options = ("--workers", workers, "--data", data, "--save-dir", place / "save")
+        done = run(LABO, "config", "multi30k_de-en_labo", *settings, *options)
+        assert done.returncode == 0, done.stdout
+        # plain gradient descent: Adam makes whole steps of the rounding errors where the gradient is 0
+        config = yaml.safe_load(done.stdout)
+        config["optimizer"] = {"_name": "sgd", "lr": [0.5], "momentum": 0.0, "weight_decay": 0.0}
+        config["lr_scheduler"] = {"_name": "fixed"}
+        (place / "training.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+        assert config["optimization"]["update_freq"] == [2 // workers]
+        train = [command("fairseq-hydra-train"), "--config-dir", place, "--config-name", "training"]
+        # without GPUs torchrun is none of fairseq's ways to start: each worker is told its rank
+        meet = (
+            f"distributed_training.distributed_init_method='tcp://127.0.0.1:{free_port()}'",
+            "distributed_training.distributed_no_spawn=true",
+        )
+        ranks = [(*meet, f"distributed_training.distributed_rank={rank}") for rank in range(2)]
+        records.append(side_by_side([*train, *rank] for rank in (ranks if workers == 2 else [()])))
+        models.append(parameters(place / "save"))
+    for name in ("loss", "nll_loss", "alpha", "wpb"):
+        one, two = ([values[name] for values in record.values() if name in values] for record in records)
+        assert two == pytest.approx(one, abs=2e-3), name
+    assert sorted(records[0]) == sorted(records[1]) == [1, 2, 3, 4]
+    assert_same_parameters(models[1], models[0], rtol=1e-4, atol=1e-5)
+
+
+def test_iwslt17_in_one_model(tmp_path):
+    archives = campaign.iwslt17(tmp_path / "archives")
+    options = ("--criterion", "labo", "--smoke", "--archive-dir", archives, "--folder", tmp_path / "runs")
+    done = run(LABO, "run", "iwslt17", "multilingual", *options)
+    assert done.returncode == 0, done.stdout[-3000:]
+    place = tmp_path / "runs" / "iwslt17" / "multilingual" / "labo-seed1-smoke"
+    result = json.loads((place / "result.json").read_text(encoding="utf-8"))
+    assert list(result["evaluation"]["tests"]) == ["test.de-en", "test.fr-en"]
+    data = Prepared(tmp_path / "runs" / "iwslt17" / "data-multilingual-smoke")
+    dictionaries = {(data.binarised / f"dict.{language}.txt").read_bytes() for language in ("de", "en", "fr")}
+    assert len(dictionaries) == 1
+    assert all("@@" not in line for line in read_lines(place / "translations" / "test.fr-en.en"))
+    log = (place / "train.log").read_text(encoding="utf-8")
+    assert "__de__" in log or "langtok" in log
+    assert max(len(line.split()) for line in read_lines(data.subwords("train.fr-en", "fr"))) <= 250
+
+
+def test_custom(tmp_path):
+    """The user's own files, whatever they are called."""
+    names = {}
+    for split, lines in {"train": 400, "valid": 30, "test": 20}.items():
+        names[split] = []
+        for language in ("de", "en"):
+            path = tmp_path / f"{split} text.{language}"
+            path.write_text("\n".join(campaign.ted_text(language)[:lines]) + "\n", encoding="utf-8")
+            names[split].append(path)
+    files = [option for split, paths in names.items() for option in (f"--{split}", *paths)]
+    options = ("--bpe-operations", "200", "--clean", "2", "1", "60", "--lowercase")
+    done = run(LABO, "prepare", "custom", "de-en", *files, *options, "--folder", tmp_path / "data")
+    assert done.returncode == 0, done.stdout[-3000:]
+    data = Prepared(tmp_path / "data")
+    assert (data.pairs["valid"], data.pairs["test"]) == (30, 20)
+    assert 200 < data.pairs["train"] <= 400
+    assert (data.binarised / "train.de-en.de.bin").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("prepare", "custom", "de-en"), "no train set: name its two files with --train SOURCE TARGET"),
+        (("prepare", "custom", "german"), "'german' is no direction: write the two languages as in de-en"),
+        (("prepare", "iwslt15", "de-en"), "unknown corpus 'iwslt15': choose from iwslt14, "),
+        (("prepare", "iwslt14", "en-it"), "iwslt14 has no direction 'en-it': choose from de-en, en-de, "),
+        (("run", "multi30k", "de-fr"), "multi30k has no direction 'de-fr'"),
+        (("evaluate", "nowhere"), "no finished run in nowhere"),
+        (("compare", "nowhere"), "no finished run in nowhere"),
+    ],
+)
+def test_bad_input_gets_one_line(tmp_path, arguments, message):
+    done = run(LABO, *arguments, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stdout.startswith(f"labo-fairseq {arguments[0]}: {message}")
+    assert done.stdout.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_setting_is_shown_and_leaves_a_run_that_can_be_mended(multi30k):
+    options = ("--smoke", "--archive-dir", campaign.shared("multi30k"), "--folder", multi30k[0], "--seed", "9")
+    done = run(LABO, "run", "multi30k", "de-en", "criterion.taux=2", *options)
+    assert done.returncode == 1
+    assert "taux" in done.stdout
+    assert "Traceback" not in done.stdout
+
+
+def test_num_gpus_is_a_number(tmp_path):
+    done = run(LABO, "demo", "--smoke", "--folder", tmp_path, env={"NUM_GPUS": "many"})
+    assert done.returncode == 1
+    assert done.stdout == "labo-fairseq demo: NUM_GPUS is 'many': it must be a number of GPUs, 0 for the CPU\n"
