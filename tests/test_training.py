@@ -113,6 +113,7 @@ criterion: {{_name: labo, smoothing_warmup_steps: 6}}
 model:
   _name: transformer
   share_all_embeddings: true
+  base_layers: 0
   dropout: 0.1
   encoder: {{embed_dim: 32, ffn_embed_dim: 32, layers: 1, attention_heads: 2}}
   decoder: {{embed_dim: 32, ffn_embed_dim: 32, layers: 1, attention_heads: 2}}
