@@ -35,7 +35,10 @@ setup(
         "subword-nmt>=0.3.8",
         "tqdm",
     ],
-    extras_require={"plots": PLOTS, "dev": [*PLOTS, "hypothesis", "pytest", "pytest-xdist", "ruff"]},
+    extras_require={
+        "plots": PLOTS,
+        "dev": [*PLOTS, "hypothesis", "pytest", "pytest-xdist", "ruff", "setuptools", "wheel"],
+    },
     entry_points={"console_scripts": ["labo-fairseq = labo_fairseq.cli:main"]},
     classifiers=[
         "License :: OSI Approved :: MIT License",

@@ -1,5 +1,6 @@
 """fairseq's own commands, run as child processes that do not outlive the one who started them."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -40,6 +41,8 @@ def run_fairseq(
         stderr=subprocess.STDOUT,
         encoding="utf-8",
         errors="replace",
+        # Hydra's own short form of an error leaves the cause out, or fails (1.0 on Python 3.10)
+        env={**os.environ, "HYDRA_FULL_ERROR": "1"},
     )
     with process, open(log, "a", encoding="utf-8", newline="\n") as file:
         for line in process.stdout:
