@@ -59,7 +59,8 @@ def test_blocks_cut_anywhere(monkeypatch):
 
     logits, target = draw(23, 40)
     whole = check(logits, target)
-    monkeypatch.setitem(labo._BLOCK_ELEMENTS, "cpu", 7 * 40)
+    monkeypatch.setattr(labo, "_BLOCK_ELEMENTS_PER_THREAD", 7 * 40)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     for one, other in zip(whole, check(logits, target)):
         torch.testing.assert_close(one, other, rtol=1e-14, atol=1e-14)
 
@@ -87,6 +88,22 @@ def test_fp16_gradient_is_scaled_before_it_is_rounded():
     torch.testing.assert_close(z.grad.double(), expected, rtol=2e-3, atol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("form", ["sum", "mean", "weighted"])
+def test_any_scale_of_the_gradient(dtype, form):
+    """What reaches the logits is the gradient of whatever is made of the losses of the tokens."""
+    logits, target = draw(9, 400, dtype=dtype)
+    z = logits.clone().requires_grad_()
+    loss = labo_terms(z, target).loss
+    weight = {"sum": torch.ones(9), "mean": torch.full((9,), 1 / 9), "weighted": torch.arange(9.0)}[form].to(loss)
+    (weight * loss).sum().backward()
+    expected = weight.double()[:, None] * reference.gradient(
+        logits, target, 1.25, reference.adaptive_alpha(logits, 0.5)
+    )
+    rtol = {torch.float64: 1e-9, torch.float32: 1e-4}.get(dtype, 1e-2)
+    torch.testing.assert_close(z.grad.double(), expected, rtol=rtol, atol=1e-6)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("tau", [0.3, 1.25, 1e4])
 @pytest.mark.parametrize("alpha", ["adaptive", 0.1, 1.0])
@@ -95,6 +112,29 @@ def test_extreme_logits_stay_finite(dtype, tau, alpha):
     logits, target = torch.tensor(rows, dtype=dtype), torch.tensor([0, 1, 2, 0, 1])
     terms = check(logits, target, tau=tau, alpha=alpha, rtol=1e-4, atol=1e-2)
     assert all(term.isfinite().all() for term in terms)
+
+
+@pytest.mark.parametrize("n", [1, 7])
+@pytest.mark.parametrize("k", [2, 3, 257, 4099])
+@pytest.mark.parametrize("scale", [1.0, 1e4])
+def test_masked_classes_have_no_part(n, k, scale):
+    """Logits of −inf: value and gradient of the other classes are as if K counted them and nothing else did."""
+    logits, target = draw(n, k, scale)
+    mask = torch.rand(n, k, generator=torch.Generator().manual_seed(1)) < 0.3
+    logits[mask.scatter_(-1, target[:, None], False)] = -math.inf
+    check(logits, target, rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.parametrize("tau", [20.0, 1e3, 1e4, 1e6, 1e12])
+@pytest.mark.parametrize("scale", [0.1, 3.0, 1e3, 1e5])
+def test_large_tau_keeps_its_digits_in_float32(tau, scale):
+    logits, target = draw(40, 5000, scale=scale, dtype=torch.float32)
+    logits[::2, 1::3] = -math.inf
+    target[::2] = 0
+    terms = labo_terms(logits, target, tau, 0.1)
+    expected = labo_terms(logits.double(), target, tau, 0.1)
+    torch.testing.assert_close(terms.loss.double(), expected.loss, rtol=2e-6, atol=2e-6)
+    check(logits.double(), target, tau, 0.1, rtol=1e-8, atol=1e-8 + 1e-15 * tau)
 
 
 def test_impossible_target_costs_what_cross_entropy_charges():
@@ -203,6 +243,55 @@ def test_the_graph_can_be_used_twice():
     once = logits.grad.clone()
     loss.backward()
     torch.testing.assert_close(logits.grad, 2 * once)
+
+
+@pytest.mark.parametrize("weight", [1.0, 0.5])
+def test_the_gradient_of_a_view_may_be_written_to_between_two_uses(weight):
+    """The leaf's gradient then is a view of what the loss returned: the loss must not have kept that."""
+    logits, target = draw(4, 6, dtype=torch.float32)
+    logits.requires_grad_()
+    loss = weight * labo_terms(logits.view(4, 6), target).loss.sum()
+    loss.backward(retain_graph=True)
+    once = logits.grad.clone()
+    logits.grad.zero_()
+    loss.backward(retain_graph=True)
+    torch.testing.assert_close(logits.grad, once)
+    loss.backward()
+    torch.testing.assert_close(logits.grad, 2 * once)
+
+
+def test_a_second_derivative_is_refused():
+    logits, target = draw(4, 6)
+    logits.requires_grad_()
+    (grad,) = torch.autograd.grad(labo_terms(logits, target).loss.sum(), logits, create_graph=True)
+    with pytest.raises(RuntimeError, match="does not require grad"):
+        grad.sum().backward()
+
+
+def test_logits_may_be_written_to_after_the_loss():
+    logits, target = draw(4, 6)
+    z = logits.clone().requires_grad_()
+    expected = reference.gradient(logits, target, 1.25, reference.adaptive_alpha(logits, 0.5))
+    y = z * 1
+    loss = labo_terms(y, target).loss.sum()
+    torch.testing.assert_close(y.detach(), logits, rtol=0, atol=0)
+    y.detach().zero_()
+    loss.backward()
+    torch.testing.assert_close(z.grad, expected)
+
+
+@pytest.mark.parametrize("evaluation", ["no_grad", "no gradient required"])
+def test_an_evaluation_makes_no_gradient(monkeypatch, evaluation):
+    from labo_fairseq.losses import labo
+
+    logits, target = draw(4, 6)
+    given, rows = [], labo.labo_rows
+    monkeypatch.setattr(labo, "labo_rows", lambda *arguments: given.append(arguments) or rows(*arguments))
+    expected = labo_terms(logits.clone().requires_grad_(), target).loss.detach()
+    logits.requires_grad_(evaluation == "no_grad")
+    with torch.set_grad_enabled(evaluation != "no_grad"):
+        assert torch.equal(labo_terms(logits, target).loss, expected)
+    assert [arguments[6] is None for arguments in given] == [False, True]
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 import torch
 from fairseq import utils
@@ -12,9 +12,11 @@ from fairseq.criterions.label_smoothed_cross_entropy import (
     LabelSmoothedCrossEntropyCriterionConfig,
 )
 from fairseq.logging import metrics
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..losses.labo import check_options, labo_terms
+from ..losses.labo import LaboTerms, check_options, labo_terms
+from ..losses.linear import linear_argmax, linear_labo_terms, linear_smoothed_terms
+from .projection import FusedProjection
 from .updates import UpdateCounter
 
 #: mean over the tokens whose label came from P*: absent while the warm-up lasts
@@ -46,13 +48,21 @@ class LaboConfig(LabelSmoothedCrossEntropyCriterionConfig):
             "(paper: 5000, WMT 10000)"
         },
     )
+    fused_projection: bool = field(
+        default=False,
+        metadata={
+            "help": "project to the vocabulary inside the loss, a chunk of tokens at a time, so that the logits are "
+            "never whole in memory (fairseq's Transformers; other models train as without it)"
+        },
+    )
 
 
 @register_criterion("labo_label_smoothed_cross_entropy", dataclass=LaboConfig)
 class LaboLabelSmoothedCrossEntropyCriterion(LabelSmoothedCrossEntropyCriterion):
     """Uniform label smoothing for ``--smoothing-warmup-steps`` updates, then LABO (Algorithm 1).
 
-    The warm-up is fairseq's own criterion, inherited. Validation computes the objective of the update just
+    The warm-up is fairseq's own criterion, inherited; with ``--fused-projection`` it is the same loss in chunks,
+    equal but for rounding. Validation computes the objective of the update just
     made; a model that is only evaluated (``fairseq-validate``) counts as past its warm-up.
     """
 
@@ -61,6 +71,7 @@ class LaboLabelSmoothedCrossEntropyCriterion(LabelSmoothedCrossEntropyCriterion)
         super().__init__(task, cfg.sentence_avg, cfg.label_smoothing, cfg.ignore_prefix_size, cfg.report_accuracy)
         self.cfg = cfg
         self.updates = UpdateCounter(task)
+        self.projection = FusedProjection() if cfg.fused_projection else None
 
     @property
     def warming_up(self) -> bool:
@@ -69,11 +80,12 @@ class LaboLabelSmoothedCrossEntropyCriterion(LabelSmoothedCrossEntropyCriterion)
 
     def forward(self, model: Any, sample: Dict[str, Any], reduce: bool = True) -> Tuple[Tensor, int, Dict[str, Any]]:
         """Loss of a batch (summed, or (tokens, 1) if not ``reduce``), its sample size and what to log."""
-        if self.warming_up:
+        layer = None if self.projection is None else self.projection(model)
+        if self.warming_up and layer is None:
             return super().forward(model, sample, reduce=reduce)
-        net_output = model(**sample["net_input"])
-        logits, target = self.get_logits_and_target(model, net_output, sample)
-        terms = labo_terms(logits, target, self.cfg.tau, self.cfg.alpha, self.cfg.rho, self.padding_idx)
+        net_output = model(**sample["net_input"], **({} if layer is None else {"features_only": True}))
+        output, target = self.get_output_and_target(model, net_output, sample)
+        terms = self.get_terms(output, target, layer)
         loss = terms.loss.sum() if reduce else terms.loss.unsqueeze(-1)
         sample_size = sample["target"].size(0) if self.sentence_avg else sample["ntokens"]
         mask = target.ne(self.padding_idx)
@@ -83,28 +95,39 @@ class LaboLabelSmoothedCrossEntropyCriterion(LabelSmoothedCrossEntropyCriterion)
             "ntokens": sample["ntokens"],
             "nsentences": sample["target"].size(0),
             "sample_size": sample_size,
-            "labo_ntokens": mask.sum(),
         }
-        for name in _WATCHED:
-            logging_output[name] = getattr(terms, name).sum()
+        if not self.warming_up:
+            logging_output["labo_ntokens"] = mask.sum()
+            for name in _WATCHED:
+                logging_output[name] = getattr(terms, name).sum()
         if self.report_accuracy:
-            logging_output["n_correct"] = utils.item(logits.argmax(-1).eq(target).logical_and(mask).sum())
+            best = output.argmax(-1) if layer is None else linear_argmax(output, layer.weight, layer.bias)
+            logging_output["n_correct"] = utils.item(best.eq(target).logical_and(mask).sum())
             logging_output["total"] = utils.item(mask.sum())
         return loss, sample_size, logging_output
 
-    def get_logits_and_target(self, model: Any, net_output: Any, sample: Dict[str, Any]) -> Tuple[Tensor, Tensor]:
-        """Logits (tokens, K) and targets (tokens,) without the ignored prefix; padding is still in both."""
+    def get_terms(self, output: Tensor, target: Tensor, layer: Optional[nn.Linear]) -> LaboTerms:
+        """The terms of logits (tokens, K), or of the features (tokens, D) that ``layer`` would make into logits."""
+        options = (self.cfg.tau, self.cfg.alpha, self.cfg.rho, self.padding_idx)
+        if layer is None:
+            return labo_terms(output, target, *options)
+        if self.warming_up:
+            return linear_smoothed_terms(output, layer.weight, target, self.eps, self.padding_idx, layer.bias)
+        return linear_labo_terms(output, layer.weight, target, *options, layer.bias)
+
+    def get_output_and_target(self, model: Any, net_output: Any, sample: Dict[str, Any]) -> Tuple[Tensor, Tensor]:
+        """Rows of the model's output and targets (tokens,) without the ignored prefix; padding is still in both."""
         if getattr(getattr(model, "decoder", None), "adaptive_softmax", None) is not None:
             raise SystemExit(
                 "labo: this model has an adaptive softmax, which gives no logits over the whole vocabulary; "
                 "train it without --adaptive-softmax-cutoff, or with --criterion adaptive_loss"
             )
-        logits = net_output if torch.is_tensor(net_output) else net_output[0]
+        output = net_output if torch.is_tensor(net_output) else net_output[0]
         target = model.get_targets(sample, net_output)
         if self.ignore_prefix_size > 0:
-            logits = logits[:, self.ignore_prefix_size :]
+            output = output[:, self.ignore_prefix_size :]
             target = target[:, self.ignore_prefix_size :]
-        return logits.reshape(-1, logits.size(-1)), target.reshape(-1)
+        return output.reshape(-1, output.size(-1)), target.reshape(-1)
 
     @classmethod
     def reduce_metrics(cls, logging_outputs: List[Dict[str, Any]]) -> None:

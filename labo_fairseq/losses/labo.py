@@ -11,21 +11,22 @@ Put ``β = ατ`` and ``P*`` into Eq. 14, and every sum over the vocabulary but 
 The gradient is the same whether ``P*`` is held constant or not, because ``P*`` minimises ``R`` (Eq. 17).
 """
 
+import importlib.util
 import math
-from typing import Iterator, NamedTuple, Optional, Union
+from typing import Iterator, NamedTuple, Optional, Tuple, Union
 
 import torch
 from torch import Tensor, nn
 
 ADAPTIVE = "adaptive"
 
-# Rows are processed in blocks: on a CPU small enough for the temporaries to stay in cache, on a GPU
-# small enough for them not to matter beside the logits.
-_BLOCK_ELEMENTS = {"cpu": 1 << 18}
-_BLOCK_ELEMENTS_ELSEWHERE = 1 << 26
+# Above this τ, τ·log(mean e^(x/τ)) is taken as τ·log1p(mean(e^(x/τ) − 1)), which keeps its digits in float32.
+_LARGE_TAU = 10.0
 
-# exp(x) is exactly 0 below this in float32 and float64, so that e·max(x, _TINY) is e·x without 0·inf.
-_TINY = -1e3
+# Rows are processed in blocks: on a CPU small enough for the temporaries to stay in cache and large enough for
+# every thread to have its share, on a GPU small enough for them not to matter beside the logits.
+_BLOCK_ELEMENTS_PER_THREAD = 1 << 17
+_BLOCK_ELEMENTS_ELSEWHERE = 1 << 26
 
 
 class LaboTerms(NamedTuple):
@@ -38,34 +39,87 @@ class LaboTerms(NamedTuple):
     p_star: Tensor  # P*_k, what the smoothing distribution gives the ground truth
 
 
+def labo_rows(
+    logits: Tensor,
+    target: Tensor,
+    ignored: Tensor,
+    tau: float,
+    alpha: Optional[float],
+    rho: float,
+    grad: Optional[Tensor] = None,
+    scale: Optional[Tensor] = None,
+) -> Tensor:
+    """The fields of :class:`LaboTerms` as one tensor (5, N), without autograd.
+
+    Args:
+        target: (N,), any class index where ``ignored``, (N,) bool, is true.
+        tau: above 0; infinity makes ``P*`` uniform (Remark 3).
+        alpha: a number, or None where it is adaptive.
+        grad: (N, K), takes ``scale``·∂R/∂z where it is given. It may be ``logits`` itself.
+        scale: (N,), one where it is not given. It is applied before rounding to the dtype of ``grad``.
+    """
+    if uses_triton(logits, tau):
+        from . import triton_labo
+
+        return triton_labo.labo_rows(logits, target, ignored, tau, alpha, rho, grad, scale)
+    n, k = logits.shape
+    terms = torch.empty(5, n, dtype=_accumulator(logits), device=logits.device)
+    for rows in _blocks(logits):
+        z = logits[rows].to(terms.dtype)
+        index = target[rows, None]
+        m = z.amax(dim=-1, keepdim=True)
+        nll = (m - z.gather(-1, index)).squeeze(-1)
+        x = (z - m).clamp_(min=torch.finfo(z.dtype).min)  # finite, so that 0·x is 0
+        p = x.softmax(dim=-1)
+        log_s = -p.amax(dim=-1).log()  # max p = e^0 / Σ e^x
+        nll += log_s
+        entropy = log_s - (p * x).sum(dim=-1)
+        p_star, annealed = _anneal(x, tau)
+        a = 1 - rho * entropy / math.log(k) if alpha is None else torch.full_like(nll, alpha)
+        # 0·inf is 0 here: a target of probability 0 costs nothing when its label has no mass
+        cross_entropy = torch.where(a == 1, torch.zeros_like(nll), (1 - a) * nll)
+        loss = cross_entropy + a * (log_s - annealed)
+        terms[:, rows] = torch.stack([loss, nll, a, entropy, p_star.gather(-1, index).squeeze(-1)])
+        if grad is not None:
+            p.scatter_add_(-1, index, a[:, None] - 1)
+            p.addcmul_(p_star, -a[:, None])
+            torch.mul(p, 1.0 if scale is None else scale[rows, None], out=grad[rows])
+    if grad is not None:
+        grad.index_fill_(0, ignored.nonzero().squeeze(-1), 0.0)
+    return terms.masked_fill_(ignored, 0.0)
+
+
+def uses_triton(logits: Tensor, tau: float) -> bool:
+    """Whether the kernels of :mod:`.triton_labo` serve these logits: on a GPU, unless sums need more digits."""
+    wide = logits.dtype == torch.float64 or tau > _LARGE_TAU
+    return logits.is_cuda and not wide and importlib.util.find_spec("triton") is not None
+
+
+def _anneal(x: Tensor, tau: float) -> Tuple[Tensor, Tensor]:
+    """P* of logits (n, K) whose maximum is 0, and τ·(lse(x/τ) − log K), (n,). Overwrites ``x``."""
+    k = x.size(-1)
+    if tau == math.inf:
+        return torch.full_like(x, 1 / k), x.mean(dim=-1)
+    x.mul_(1 / tau)
+    p_star = x.softmax(dim=-1)
+    log_mean = -p_star.amax(dim=-1).log() - math.log(k)
+    if tau > _LARGE_TAU:
+        mean = x.expm1_().mean(dim=-1)
+        log_mean = torch.where(mean > -0.5, mean.log1p(), log_mean)
+    return p_star, tau * log_mean
+
+
 class _Labo(torch.autograd.Function):
+    # On a CPU the gradient is made in the forward pass, while p and P* are in cache; on other devices memory is
+    # dearer than computing twice, and in half precision the scale must be known before rounding. It never takes
+    # the place of the logits: nothing tells who else will read them (an argmax, a second loss or backward pass).
     @staticmethod
-    def forward(ctx, logits, target, ignored, tau, alpha, rho):  # type: ignore[override]
-        n, k = logits.shape
-        accumulator = _accumulator(logits)
-        terms = torch.empty(5, n, dtype=accumulator, device=logits.device)
-        saved = torch.empty(4, n, dtype=accumulator, device=logits.device)
-        for rows in _blocks(logits):
-            z = logits[rows].to(accumulator)
-            m = z.amax(dim=-1)
-            x = z - m[:, None]
-            x_k = x.gather(-1, target[rows, None]).squeeze(-1)
-            e = x.exp()
-            s = e.sum(dim=-1)
-            log_s = s.log()
-            entropy = log_s - (e * x.clamp(min=_TINY)).sum(dim=-1) / s
-            s_tau = (x / tau).exp_().sum(dim=-1)
-            a = 1 - rho * entropy / math.log(k) if alpha is None else torch.full_like(s, alpha)
-            nll = log_s - x_k
-            # 0·inf is 0 here: a target of probability 0 costs nothing when its label has no mass
-            cross_entropy = torch.where(a < 1, (1 - a) * nll, torch.zeros_like(nll))
-            regularised = log_s - tau * (s_tau.log() - math.log(k))
-            p_star = (x_k / tau).exp() / s_tau
-            terms[:, rows] = torch.stack([cross_entropy + a * regularised, nll, a, entropy, p_star])
-            saved[:, rows] = torch.stack([m, s, s_tau, a])
-        terms.masked_fill_(ignored, 0.0)
-        ctx.save_for_backward(logits, target, ignored, saved)
-        ctx.tau = tau
+    def forward(ctx, logits, target, ignored, tau, alpha, rho, differentiable):  # type: ignore[override]
+        early = logits.device.type == "cpu" and logits.dtype == _accumulator(logits)
+        ctx.grad = torch.empty(logits.shape, dtype=logits.dtype) if early and differentiable else None
+        terms = labo_rows(logits, target, ignored, tau, alpha, rho, ctx.grad)
+        ctx.options = (tau, alpha, rho)
+        ctx.save_for_backward(logits, target, ignored)
         loss, *constants = terms.unbind()
         ctx.mark_non_differentiable(*constants)
         return (loss, *constants)
@@ -73,19 +127,15 @@ class _Labo(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad_loss, *_):  # type: ignore[override]
-        # p and P* are computed again instead of being kept: no K-sized tensor lives between the two
-        # passes, and the gradient's scale is applied in float32, before rounding to the logits' dtype.
-        logits, target, ignored, saved = ctx.saved_tensors
-        grad = torch.empty_like(logits)
-        scale = grad_loss.to(saved.dtype).masked_fill(ignored, 0.0)
-        for rows in _blocks(logits):
-            m, s, s_tau, a = saved[:, rows]
-            x = logits[rows].to(saved.dtype) - m[:, None]
-            p_star = (x / ctx.tau).exp_().mul_((a * scale[rows] / s_tau)[:, None])
-            g = x.exp_().mul_((scale[rows] / s)[:, None]).sub_(p_star)
-            g.scatter_add_(-1, target[rows, None], ((a - 1) * scale[rows])[:, None])
-            grad[rows] = g.masked_fill_(ignored[rows, None], 0.0)
-        return grad, None, None, None, None, None
+        # Given away, for whoever gets it may write to it, be it through a view: a second use computes it again.
+        grad, ctx.grad = ctx.grad, None
+        if grad is None:
+            logits, target, ignored = ctx.saved_tensors
+            grad = torch.empty(logits.shape, dtype=logits.dtype, device=logits.device)
+            labo_rows(logits, target, ignored, *ctx.options, grad, grad_loss)
+        elif not grad_loss.eq(1).all():  # a summed loss needs no second pass over the gradient
+            grad.mul_(grad_loss[:, None])
+        return grad, None, None, None, None, None, None
 
 
 def labo_terms(
@@ -121,7 +171,12 @@ def labo_terms(
     if logits.size(1) < 2:
         raise ValueError(f"labo_terms needs at least two classes, not {logits.size(1)}")
     ignored = target.eq(ignore_index)
-    return LaboTerms(*_Labo.apply(logits, target.masked_fill(ignored, 0), ignored, tau, fixed, rho))
+    if uses_triton(logits, tau):
+        from .triton_labo import TritonLabo
+
+        return LaboTerms(*TritonLabo.apply(logits, target.masked_fill(ignored, 0), ignored, tau, fixed, rho))
+    differentiable = torch.is_grad_enabled() and logits.requires_grad
+    return LaboTerms(*_Labo.apply(logits, target.masked_fill(ignored, 0), ignored, tau, fixed, rho, differentiable))
 
 
 class LaboLoss(nn.Module):
@@ -162,6 +217,10 @@ class LaboLoss(nn.Module):
             raise ValueError(f"logits {tuple(logits.shape)} and target {tuple(target.shape)} do not fit each other")
         flat = rows.reshape(-1, rows.size(-1))
         loss = labo_terms(flat, target.reshape(-1), self.tau, self.alpha, self.rho, self.ignore_index).loss
+        return self.reduce(loss, target)
+
+    def reduce(self, loss: Tensor, target: Tensor) -> Tensor:
+        """The losses (N,) of all tokens as ``reduction`` says, for a ``target`` of N elements."""
         if self.reduction == "none":
             return loss.view(target.shape)
         if self.reduction == "sum":
@@ -195,5 +254,7 @@ def _accumulator(logits: Tensor) -> torch.dtype:
 
 def _blocks(logits: Tensor) -> Iterator[slice]:
     n, k = logits.shape
-    size = max(1, _BLOCK_ELEMENTS.get(logits.device.type, _BLOCK_ELEMENTS_ELSEWHERE) // k)
+    on_cpu = logits.device.type == "cpu"
+    elements = _BLOCK_ELEMENTS_PER_THREAD * torch.get_num_threads() if on_cpu else _BLOCK_ELEMENTS_ELSEWHERE
+    size = max(1, elements // k)
     return (slice(start, min(start + size, n)) for start in range(0, n, size))

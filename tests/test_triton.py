@@ -1,0 +1,60 @@
+"""The Triton kernels without a GPU: their values under Triton's interpreter, and that they compile for GPUs."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from labo_fairseq.losses import labo
+
+needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
+
+_COMPILE = """
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from labo_fairseq.losses import triton_labo
+
+scalars = {"row_stride": "i32", "grad_stride": "i32", "n": "i32", "k": "i32", "target": "*i64", "ignored": "*i1"}
+for kernel in (triton_labo._statistics, triton_labo._gradient):
+    for architecture, dtype, adaptive in ((80, "fp16", True), (90, "bf16", True), (90, "fp32", False)):
+        kinds = {**scalars, "logits": "*" + dtype, "grad": "*" + dtype}
+        kinds.update({name: "*fp32" for name in ("terms", "saved", "scale")})
+        fixed = {"adaptive": adaptive, "block": 4096}
+        names = kernel.arg_names
+        signature = {name: "constexpr" if name in fixed else kinds.get(name, "fp32") for name in names}
+        constants = {(names.index(name),): value for name, value in fixed.items() if name in names}
+        source = ASTSource(fn=kernel, signature=signature, constexprs=constants)
+        assert "cubin" in triton.compile(source, target=GPUTarget("cuda", architecture, 32)).asm
+"""
+
+
+def run(*arguments, **variables):
+    """A process of its own: Triton reads its variables when it is imported, which torch may do."""
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        env={**os.environ, **variables},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+
+
+@needs_triton
+def test_under_the_interpreter():
+    kernels = Path(__file__).with_name("triton_kernels.py")
+    run("-m", "pytest", "-q", "-p", "no:cacheprovider", kernels, TRITON_INTERPRET="1")
+
+
+@needs_triton
+def test_the_kernels_compile(tmp_path):
+    run("-c", _COMPILE, TRITON_CACHE_DIR=str(tmp_path))
+
+
+def test_triton_serves_no_other_logits():
+    assert not labo.uses_triton(torch.zeros(2, 3), 1.25)
