@@ -145,7 +145,7 @@ def _prepare(args: argparse.Namespace) -> None:
         )
     else:
         recipe, _ = find(args.corpus, args.direction)
-        folder = args.folder or _data_folder(args.corpus, recipe.name, args.smoke)
+        folder = args.folder or _data_folder(_RUNS, args.corpus, recipe.name, args.smoke)
         data = prepare_corpus(recipe, folder, args.workers, args.archive_dir, args.smoke)
     for split, number in data.pairs.items():
         print(f"{split:<20}{number:>12,} pairs")
@@ -178,7 +178,7 @@ def _run(args: argparse.Namespace) -> None:
     smoke = "-smoke" if args.smoke else ""
     data = prepare_corpus(
         recipe,
-        args.folder / _data_folder(args.corpus, recipe.name, args.smoke).relative_to(_RUNS),
+        _data_folder(args.folder, args.corpus, recipe.name, args.smoke),
         args.workers,
         args.archive_dir,
         args.smoke,
@@ -302,8 +302,8 @@ def _gpus() -> Optional[int]:
     return int(value)
 
 
-def _data_folder(corpus: str, recipe: str, smoke: bool) -> Path:
-    return _RUNS / corpus / f"data-{recipe}{'-smoke' if smoke else ''}"
+def _data_folder(root: Path, corpus: str, recipe: str, smoke: bool) -> Path:
+    return root / corpus / f"data-{recipe}{'-smoke' if smoke else ''}"
 
 
 def main(argv: Optional[List[str]] = None) -> int:

@@ -4,6 +4,7 @@ The recipe of fairseq's ``prepare-iwslt17-multilingual.sh``: one BPE model of Se
 no other tokenisation, and training pairs dropped that are longer than so many units on either side.
 """
 
+import shutil
 from collections import Counter
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
@@ -71,6 +72,7 @@ def prepare_multilingual(corpora: Dict[Pair, Corpus], recipe: MultilingualRecipe
             refuse_empty(counts, names.values())
             prefixes = {split: work / "bpe" / name for split, name in names.items()}
             binarise(prefixes, direction, files.binarised, work, recipe.workers, dictionary)
+        shutil.rmtree(first.folder)
         write_json(files.facts, {"recipe": recipe.to_json(), "pairs": counts, "tests": tests})
     return Prepared(folder)
 
