@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import List, Optional
 
 from .errors import UserError
+from .resources import methods
 
 # Everything else is imported by the command that needs it: ``labo-fairseq user-dir`` must not wait for torch.
 
 _RUNS = Path("runs")
-_CRITERIA = ("labo", "ls", "ce")
 _DATA_HELP = "folder with archives that you have already (default: LABO_DATA)"
 
 
@@ -24,7 +24,6 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add in (
         _add_user_dir,
-        _add_demo,
         _add_prepare,
         _add_run,
         _add_config,
@@ -48,7 +47,7 @@ def _command(commands, name: str, run, summary: str, description: str = "") -> a
 
 
 def _add_training_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--criterion", default="labo", choices=_CRITERIA, help="labo, label smoothing, cross-entropy")
+    parser.add_argument("--criterion", default="labo", choices=methods(), help="what to train with")
     parser.add_argument("--seed", type=int, default=1, help="of initialisation, dropout and the order of the batches")
     parser.add_argument("--smoke", action="store_true", help="all of it in minutes on a CPU, for a model of no use")
     parser.add_argument("--fresh", action="store_true", help="start the training over, whatever an earlier call did")
@@ -68,39 +67,6 @@ def _user_dir(args: argparse.Namespace) -> None:
     print(Path(__file__).resolve().parent)
 
 
-def _add_demo(commands) -> None:
-    parser = _command(
-        commands,
-        "demo",
-        _demo,
-        "train and score a small translator of Bible verses, from the archive to BLEU",
-        "Prepare the Bible, train a small Transformer, translate the test chapters, score them. About ten minutes on "
-        "two CPU cores. What is finished is kept; a run that was killed is taken up again.",
-    )
-    parser.add_argument("--source", default="de", metavar="LANG", help="language to translate from: de, en or fr")
-    parser.add_argument("--target", default="en", metavar="LANG", help="language to translate into")
-    parser.add_argument("--folder", type=Path, default=_RUNS / "demo", help="everything is written below it")
-    parser.add_argument("--name", help="of the run's folder (default: CRITERION-seedN)")
-    _add_training_options(parser)
-
-
-def _demo(args: argparse.Namespace) -> None:
-    from .experiments.demo import FULL, SMOKE, demo
-
-    demo(
-        args.folder,
-        source=args.source,
-        target=args.target,
-        method=args.criterion,
-        seed=args.seed,
-        size=SMOKE if args.smoke else FULL,
-        name=args.name or ("smoke" if args.smoke else None),
-        overrides=args.settings,
-        gpus=_gpus(),
-        fresh=args.fresh,
-    )
-
-
 def _add_prepare(commands) -> None:
     parser = _command(
         commands,
@@ -110,7 +76,7 @@ def _add_prepare(commands) -> None:
         "Prepare one of the paper's corpora, or 'custom': your own files through the same pipeline. Both directions "
         "of a language pair share their files.",
     )
-    parser.add_argument("corpus", help="iwslt14, iwslt17, wmt14, multi30k or custom")
+    parser.add_argument("corpus", help="bible, iwslt14, iwslt17, wmt14, multi30k or custom")
     parser.add_argument("direction", help="such as de-en; 'multilingual' for iwslt17")
     parser.add_argument("--folder", type=Path, help="of the result (default: below runs/CORPUS)")
     parser.add_argument("--archive-dir", type=Path, metavar="DIR", help=_DATA_HELP)
@@ -157,14 +123,15 @@ def _add_run(commands) -> None:
         commands,
         "run",
         _run,
-        "prepare, train and score one of the paper's experiments",
-        "Prepare the corpus, train with configs/CORPUS_DIRECTION_CRITERION.yaml, translate the test sets, score them. "
+        "prepare, train and score one experiment: the paper's, or the demo's (bible de-en)",
+        "Prepare the corpus, train with configs/CORPUS_DIRECTION.yaml, translate the test sets, score them. "
         "Steps whose output is complete are skipped; a run that was killed is taken up again. NUM_GPUS says how many "
         "GPUs to use (default: all); the batch of an update does not depend on it.",
     )
-    parser.add_argument("corpus", help="iwslt14, iwslt17, wmt14 or multi30k")
+    parser.add_argument("corpus", help="bible, iwslt14, iwslt17, wmt14 or multi30k")
     parser.add_argument("direction", help="such as de-en; 'multilingual' for iwslt17")
     parser.add_argument("--folder", type=Path, default=_RUNS, help="everything is written below it")
+    parser.add_argument("--name", help="of the run's folder (default: CRITERION-seedN)")
     parser.add_argument("--archive-dir", type=Path, metavar="DIR", help=_DATA_HELP)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="processes that prepare")
     _add_training_options(parser)
@@ -174,8 +141,9 @@ def _run(args: argparse.Namespace) -> None:
     from .experiments.recipes import build_run, find, prepare_corpus
     from .experiments.summary import summarise
 
+    gpus = _gpus()
     recipe, _ = find(args.corpus, args.direction)
-    smoke = "-smoke" if args.smoke else ""
+    name = args.name or f"{args.criterion}-seed{args.seed}{'-smoke' if args.smoke else ''}"
     data = prepare_corpus(
         recipe,
         _data_folder(args.folder, args.corpus, recipe.name, args.smoke),
@@ -183,11 +151,11 @@ def _run(args: argparse.Namespace) -> None:
         args.archive_dir,
         args.smoke,
     )
-    folder = args.folder / args.corpus / args.direction / f"{args.criterion}-seed{args.seed}{smoke}"
+    folder = args.folder / args.corpus / args.direction / name
     run = build_run(
         args.corpus, args.direction, args.criterion, args.seed, data, folder, args.settings, smoke=args.smoke
     )
-    summarise(run, run.complete(_gpus(), args.fresh))
+    summarise(run, run.complete(gpus, args.fresh))
 
 
 def _add_config(commands) -> None:

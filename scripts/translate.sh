@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Translates lines from standard input with the newest run of the demo, or with the run whose folder is given.
+# Translates lines from standard input with the newest run below runs, or with the run whose folder is given.
 #
 #   echo 'Am Anfang war das Wort.' | bash scripts/translate.sh
 set -euo pipefail

@@ -1,26 +1,27 @@
 """The configurations: composed from parts, the paper's settings, the same updates on any number of workers."""
 
 import pytest
+import torch
 import yaml
 from fairseq_runs import command, run
 from hypothesis import given
 from hypothesis import strategies as st
 
+from labo_fairseq.checkpoints import allow_fairseq_checkpoints
+from labo_fairseq.commands import USER_DIR
 from labo_fairseq.errors import UserError
 from labo_fairseq.experiments.config import available, compose, for_machine, for_workers
 from labo_fairseq.experiments.recipes import SETUPS
+from labo_fairseq.resources import configs, methods
 
 LABO = command("labo-fairseq")
 
 
-def test_every_experiment_has_its_three_configurations():
-    expected = {
-        f"{corpus}_{direction}_{method}"
-        for corpus, setup in SETUPS.items()
-        for direction in setup.directions
-        for method in ("labo", "ls", "ce")
-    }
-    assert set(available()) == expected | {f"bible_de-en_{method}" for method in ("labo", "ls", "ce")}
+def test_every_experiment_has_a_configuration_for_every_method():
+    setups = {f"{corpus}_{direction}" for corpus, setup in SETUPS.items() for direction in setup.directions}
+    assert {path.stem for path in configs().glob("*.yaml")} == setups
+    assert set(available()) == {f"{setup}_{method}" for setup in setups for method in methods()}
+    assert {"ce", "labo", "ls"} <= set(methods())
 
 
 @pytest.mark.parametrize("name", available())
@@ -29,7 +30,8 @@ def test_settings_are_the_papers(name):
     corpus, direction, method = name.split("_")
     config = compose(name)
     criterion = config["criterion"]
-    assert criterion["label_smoothing"] == (0.0 if method == "ce" else 0.1)
+    if method in ("ce", "ls", "labo"):
+        assert criterion["label_smoothing"] == (0.0 if method == "ce" else 0.1)
     assert config["optimizer"]["adam_betas"] == "(0.9, 0.98)"
     if method == "labo":
         assert criterion["tau"] == 1.25
@@ -110,3 +112,18 @@ def test_config_is_printed_whole(tmp_path):
     assert (config["optimization"]["update_freq"], config["dataset"]["max_tokens"]) == ([2], 4096)
     assert config["common"]["bf16"]
     assert config["criterion"]["rho"] == 0.7
+
+
+@pytest.mark.parametrize(("parts", "warmup"), [([], 1000), (["parts/criterion=ls", "~parts/smoothing_warmup"], None)])
+def test_the_files_serve_fairseq_hydra_train_as_they_are(data, tmp_path, parts, warmup):
+    done = run(
+        *(command("fairseq-hydra-train"), "--config-dir", configs(), "--config-name", "bible_de-en"),
+        *(*parts, f"common.user_dir={USER_DIR}", f"task.data={data.binarised.resolve()}"),
+        *("common.cpu=true", "common.log_interval=1", "optimization.max_update=2", "dataset.max_tokens=600"),
+        *("checkpoint.save_dir=save", f"hydra.run.dir={tmp_path}", "dataset.disable_validation=true"),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+    allow_fairseq_checkpoints()
+    saved = torch.load(tmp_path / "save" / "checkpoint_last.pt")["cfg"]["criterion"]
+    assert saved.get("smoothing_warmup_steps") == warmup

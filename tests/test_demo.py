@@ -5,18 +5,21 @@ import re
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 from fairseq_runs import command, run
 
 LABO = command("labo-fairseq")
+DEMO = (LABO, "run", "bible", "de-en", "--smoke", "--name", "smoke")  # as scripts/run_demo.sh
+MADE = Path("bible") / "de-en" / "smoke"
 
 
 @pytest.fixture(scope="module")
 def finished(bible, tmp_path_factory):
     """A folder with spaces and an umlaut, in which the smoke run of the demo went through."""
     folder = tmp_path_factory.mktemp("demo") / "my rüns"
-    done = run(LABO, "demo", "--smoke", "--folder", folder)
+    done = run(*DEMO, "--folder", folder)
     assert done.returncode == 0, done.stdout[-3000:]
     return folder, done.stdout
 
@@ -29,12 +32,12 @@ def test_user_dir():
 
 def test_help_teaches():
     assert "fairseq-train --user-dir" in run(LABO, "--help").stdout
-    assert "--fresh" in run(LABO, "demo", "--help").stdout
+    assert "--fresh" in run(LABO, "run", "--help").stdout
 
 
 def test_everything_is_there(finished):
     folder, shown = finished
-    made = folder / "de-en" / "smoke"
+    made = folder / MADE
     result = json.loads((made / "result.json").read_text(encoding="utf-8"))
     scores = result["evaluation"]["tests"]["test"]
     assert [score["name"] for score in scores] == ["BLEU", "chrF2", "BLEU (tokenised)"]
@@ -44,7 +47,7 @@ def test_everything_is_there(finished):
     assert result["training"]["peak_memory_mib"] > 0
     assert (made / "training.png").read_bytes().startswith(b"\x89PNG")
     hypotheses = (made / "translations" / "test.en").read_text(encoding="utf-8").splitlines()
-    test = (folder / "de-en" / "data-1500" / "raw" / "test.en").read_text(encoding="utf-8").splitlines()
+    test = (folder / "bible" / "data-de-en-smoke" / "raw" / "test.en").read_text(encoding="utf-8").splitlines()
     assert len(hypotheses) == len(test)
     assert not any("@@" in line for line in hypotheses)
 
@@ -52,18 +55,18 @@ def test_everything_is_there(finished):
 def test_again_repeats_nothing(finished):
     folder, shown = finished
     begun = time.time()
-    done = run(LABO, "demo", "--smoke", "--folder", folder)
+    done = run(*DEMO, "--folder", folder)
     assert done.returncode == 0
     assert done.stdout.strip() == shown[shown.index("source / reference") :].strip()
-    log = folder / "de-en" / "smoke" / "train.log"
+    log = folder / MADE / "train.log"
     assert log.stat().st_mtime < begun
 
 
 def test_other_settings_are_refused_in_one_line(finished):
-    done = run(LABO, "demo", "--smoke", "--folder", finished[0], "--seed", "2")
+    done = run(*DEMO, "--folder", finished[0], "--seed", "2")
     assert done.returncode == 1
     assert re.fullmatch(
-        r"labo-fairseq demo: .*another config.common.seed: choose another folder or name.*\n", done.stdout
+        r"labo-fairseq run: .*another config.common.seed: choose another folder or name.*\n", done.stdout
     )
 
 
@@ -89,11 +92,11 @@ def test_nothing_to_translate_with(tmp_path):
 def test_killed_and_taken_up_again(finished, tmp_path):
     """Killed in the middle of the training, the same command ends with the same scores."""
     folder = tmp_path / "runs"
-    arguments = [LABO, "demo", "--smoke", "--folder", str(folder)]
-    log = folder / "de-en" / "smoke" / "train.log"
+    arguments = [*DEMO, "--folder", str(folder)]
+    log = folder / MADE / "train.log"
     with subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         deadline = time.time() + 300
-        while not (log.exists() and '"valid_num_updates": "20"' in log.read_text(encoding="utf-8")):
+        while not (log.exists() and '"valid_num_updates": "10"' in log.read_text(encoding="utf-8")):
             assert process.poll() is None
             assert time.time() < deadline
             time.sleep(0.05)
@@ -102,15 +105,15 @@ def test_killed_and_taken_up_again(finished, tmp_path):
     size = log.stat().st_size
     time.sleep(2)
     assert log.stat().st_size == size, "the training outlived the demo"
-    assert not (folder / "de-en" / "smoke" / "result.json").exists()
+    assert not (folder / MADE / "result.json").exists()
     done = run(*arguments)
     assert done.returncode == 0, done.stdout[-3000:]
     results = [
-        json.loads((place / "de-en/smoke/result.json").read_text(encoding="utf-8")) for place in (folder, finished[0])
+        json.loads((place / MADE / "result.json").read_text(encoding="utf-8")) for place in (folder, finished[0])
     ]
     assert results[0]["evaluation"] == results[1]["evaluation"]
     records = [
-        re.findall(r'"valid_loss": "(.*?)"', (place / "de-en/smoke/train.log").read_text(encoding="utf-8"))
+        re.findall(r'"valid_loss": "(.*?)"', (place / MADE / "train.log").read_text(encoding="utf-8"))
         for place in (folder, finished[0])
     ]
     assert records[0][-1] == records[1][-1]
@@ -118,9 +121,9 @@ def test_killed_and_taken_up_again(finished, tmp_path):
 
 def test_fresh_starts_over(finished):
     folder = finished[0]
-    before = (folder / "de-en" / "smoke" / "train.log").stat().st_mtime
-    done = run(LABO, "demo", "--smoke", "--folder", folder, "--seed", "5", "--fresh")
+    before = (folder / MADE / "train.log").stat().st_mtime
+    done = run(*DEMO, "--folder", folder, "--seed", "5", "--fresh")
     assert done.returncode == 0, done.stdout[-3000:]
-    assert (folder / "de-en" / "smoke" / "train.log").stat().st_mtime > before
-    settings = json.loads((folder / "de-en" / "smoke" / "settings.json").read_text(encoding="utf-8"))
+    assert (folder / MADE / "train.log").stat().st_mtime > before
+    settings = json.loads((folder / MADE / "settings.json").read_text(encoding="utf-8"))
     assert settings["config"]["common"]["seed"] == 5

@@ -248,6 +248,6 @@ def test_an_unknown_setting_is_shown_and_leaves_a_run_that_can_be_mended(multi30
 
 
 def test_num_gpus_is_a_number(tmp_path):
-    done = run(LABO, "demo", "--smoke", "--folder", tmp_path, env={"NUM_GPUS": "many"})
+    done = run(LABO, "run", "bible", "de-en", "--smoke", "--folder", tmp_path, env={"NUM_GPUS": "many"})
     assert done.returncode == 1
-    assert done.stdout == "labo-fairseq demo: NUM_GPUS is 'many': it must be a number of GPUs, 0 for the CPU\n"
+    assert done.stdout == "labo-fairseq run: NUM_GPUS is 'many': it must be a number of GPUs, 0 for the CPU\n"

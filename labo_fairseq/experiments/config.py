@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from ..commands import USER_DIR
 from ..data.prepared import Prepared
 from ..errors import UserError
-from ..resources import configs
+from ..resources import configs, methods
 
 try:
     from hydra import compose as _compose
@@ -24,16 +24,19 @@ except ImportError:  # Hydra 1.0, which fairseq 0.12.2 needs
 
 Config = Dict[str, Any]
 
+LABO = "labo"
 _LEAST_TOKENS = 256
 
 
 def available() -> Sequence[str]:
-    """Names of the configurations that can be trained."""
-    return sorted(path.stem for path in configs().glob("*.yaml"))
+    """Names of the configurations that can be trained, CORPUS_DIRECTION_METHOD."""
+    return sorted(f"{path.stem}_{method}" for path in configs().glob("*.yaml") for method in methods())
 
 
 def compose(name: str, overrides: Sequence[str] = ()) -> Config:
-    """``configs/NAME.yaml`` with its parts, and ``overrides`` such as ``criterion.tau=1.15`` on top.
+    """A configuration of :func:`available` with its parts, and ``overrides`` such as ``criterion.tau=1.15`` on top.
+
+    It is ``configs/CORPUS_DIRECTION.yaml``, which is LABO's, or that with another criterion and no smoothing warm-up.
 
     Raises:
         UserError: no such configuration, or an override that is not KEY=VALUE.
@@ -43,11 +46,13 @@ def compose(name: str, overrides: Sequence[str] = ()) -> Config:
     for override in overrides:
         if "=" not in override.lstrip("="):
             raise UserError(f"{override!r} is no setting: write it as in criterion.tau=1.15")
+    stem, _, method = name.rpartition("_")
+    parts = [] if method == LABO else [f"parts/criterion={method}", "~parts/smoothing_warmup"]
     with warnings.catch_warnings():
         # Hydra 1.1 and later want to know which older version to imitate; Hydra 1.0 has no word for it
         warnings.simplefilter("ignore")
         with initialize_config_dir(config_dir=str(configs())):
-            config = _compose(config_name=name)
+            config = _compose(config_name=stem, overrides=parts)
     OmegaConf.set_struct(config, False)
     try:
         merged = OmegaConf.merge(config, OmegaConf.from_dotlist(list(overrides)))

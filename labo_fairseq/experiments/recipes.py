@@ -12,17 +12,18 @@ from ..data.prepare import Clean, Recipe, prepare
 from ..data.prepared import Prepared
 from ..errors import UserError
 from ..files import locked
-from .config import Config, compose
-from .run import Run
+from .config import LABO, Config, compose
+from .run import BEST, LAST, Run
 
 MULTILINGUAL = "multilingual"
 
 
 @dataclass(frozen=True)
 class Setup:
-    """A corpus of the paper."""
+    """A corpus, and what is made of it."""
 
     prepared: Tuple[Union[Recipe, MultilingualRecipe], ...]
+    checkpoint: str = BEST  # or LAST: which of a training is scored
 
     @property
     def directions(self) -> Dict[str, Tuple[Union[Recipe, MultilingualRecipe], Tuple[Pair, ...]]]:
@@ -68,6 +69,10 @@ SETUPS: Dict[str, Setup] = {
         )
     ),
     "multi30k": Setup(tuple(Recipe("multi30k", language, "en", bpe_operations=10000) for language in ("de", "fr"))),
+    # the demo's: what two CPU cores can do in minutes
+    "bible": Setup(
+        tuple(Recipe("bible", *pair, bpe_operations=3000) for pair in (("de", "en"), ("fr", "en"), ("de", "fr"))), LAST
+    ),
 }
 
 # enough to see every step work, on a CPU
@@ -183,13 +188,13 @@ def build_run(
     overrides: Sequence[str] = (),
     smoke: bool = False,
 ) -> Run:
-    """The run of ``configs/CORPUS_DIRECTION_CRITERION.yaml`` on prepared ``data``."""
+    """The run of ``configs/CORPUS_DIRECTION.yaml`` with a criterion of ``configs/parts`` on prepared ``data``."""
     name = f"{corpus}_{direction}_{criterion}"
     small: List[str] = list(_SMOKE_SETTINGS) if smoke else []
-    if smoke and "smoothing_warmup_steps" in compose(name)["criterion"]:
+    if smoke and criterion == LABO:
         small.append(_SMOKE_WARMUP)
     config: Config = compose(name, [*small, f"common.seed={seed}", *overrides])
-    return Run(folder, data, find(corpus, direction)[1], config)
+    return Run(folder, data, find(corpus, direction)[1], config, SETUPS[corpus].checkpoint)
 
 
 def _smaller(recipe: Union[Recipe, MultilingualRecipe]) -> Union[Recipe, MultilingualRecipe]:

@@ -111,12 +111,13 @@ def statistics(
     saved = torch.empty(4, n, dtype=torch.float32, device=logits.device)
     if n:
         fixed = 0.0 if alpha is None else alpha
-        _statistics[(n,)](
-            *(logits, target, ignored, terms, saved, logits.stride(0), n, k, 1 / tau, math.log(k), fixed, rho),
-            adaptive=alpha is None,
-            block=_block(k),
-            num_warps=_WARPS,
-        )
+        with torch.cuda.device_of(logits):  # Triton launches on the current device
+            _statistics[(n,)](
+                *(logits, target, ignored, terms, saved, logits.stride(0), n, k, 1 / tau, math.log(k), fixed, rho),
+                adaptive=alpha is None,
+                block=_block(k),
+                num_warps=_WARPS,
+            )
     return terms, saved
 
 
@@ -126,23 +127,24 @@ def gradient(
     """Write ``scale``·∂R/∂z, (N, K), into ``grad``, which has contiguous rows and may be ``logits``; scale: (N,)."""
     n, k = logits.shape
     if n:
-        _gradient[(n,)](
-            *(
-                logits,
-                target,
-                ignored,
-                saved,
-                scale.contiguous(),
-                grad,
-                logits.stride(0),
-                grad.stride(0),
-                n,
-                k,
-                1 / tau,
-            ),
-            block=_block(k),
-            num_warps=_WARPS,
-        )
+        with torch.cuda.device_of(logits):
+            _gradient[(n,)](
+                *(
+                    logits,
+                    target,
+                    ignored,
+                    saved,
+                    scale.contiguous(),
+                    grad,
+                    logits.stride(0),
+                    grad.stride(0),
+                    n,
+                    k,
+                    1 / tau,
+                ),
+                block=_block(k),
+                num_warps=_WARPS,
+            )
 
 
 def labo_rows(

@@ -10,14 +10,17 @@ iwslt14   de-en, fr-en  train; test: several TED sets, in the order of ``prepare
 iwslt17   de→en, fr→en  train; valid: the sets that ``prepare-iwslt17-multilingual.sh`` lists; test: tst2017
 wmt14     de-en         train: Europarl v7, Common Crawl, News Commentary v9; test: newstest2014 (full)
 multi30k  de-en, fr-en  train, valid, test_2016_flickr, test_2017_flickr, test_2017_mscoco
+bible     de, en, fr    train, valid, test: not the paper's, but pip can fetch it
 ========  ============  ========================================================================================
 """
 
 from functools import partial
+from itertools import permutations
 from pathlib import Path
 from typing import Callable, Dict, NamedTuple, Optional, Tuple
 
 from ...errors import UserError
+from ..bible import TRANSLATIONS, load_bible, split_by_chapter
 from ..corpus import Corpus
 from ..fetch import archive_folder, cache_folder, fetch
 from ..manifest import load_manifest
@@ -45,9 +48,9 @@ def load_corpus(name: str, source: str, target: str, archive_dir: Optional[Path]
         directions = ", ".join("-".join(direction) for direction in corpus.directions)
         raise UserError(f"{name} has no {source}-{target}: choose from {directions}")
     given = archive_folder(archive_dir)
-    archives = load_manifest(name, given)
 
     def get(file: str) -> Path:
+        archives = load_manifest(name, given)
         if file not in archives:
             raise UserError(f"the manifest of {name} does not list {file}")
         return fetch(archives[file], cache_folder(), given)
@@ -125,6 +128,12 @@ _SPLITS_30K = {
 }
 
 
+def _bible(source: str, target: str, get: Fetch) -> Corpus:
+    verses = load_bible(cache_folder(), source, target)
+    chapters = len({verse[:2] for verse in verses})
+    return split_by_chapter(verses, chapters // 60, chapters // 30)
+
+
 class _Entry(NamedTuple):
     directions: Tuple[Tuple[str, str], ...]
     load: Callable[[str, str, Fetch], Corpus]
@@ -138,4 +147,5 @@ CORPORA: Dict[str, _Entry] = {
     "iwslt17": _Entry(_INTO_ENGLISH, _iwslt17),
     "wmt14": _Entry((("en", "de"), ("de", "en")), _wmt14),
     "multi30k": _Entry(_INTO_ENGLISH + _FROM_ENGLISH, _multi30k),
+    "bible": _Entry(tuple(permutations(TRANSLATIONS, 2)), _bible),
 }
