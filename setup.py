@@ -31,6 +31,7 @@ setup(
         'fairseq-fixed==0.12.3.1; python_version >= "3.11"',
         "pyyaml",
         "regex",
+        "rich",
         "sacrebleu>=2.0",
         "sacremoses>=0.1",
         "sentencepiece",

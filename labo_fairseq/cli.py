@@ -26,6 +26,7 @@ def build_parser() -> argparse.ArgumentParser:
         _add_user_dir,
         _add_prepare,
         _add_run,
+        _add_experiment,
         _add_config,
         _add_evaluate,
         _add_compare,
@@ -138,11 +139,12 @@ def _add_run(commands) -> None:
 
 
 def _run(args: argparse.Namespace) -> None:
-    from .experiments.recipes import build_run, find, prepare_corpus
+    from .experiments.recipes import build_run, find, prepare_corpus, run_config, run_folder
     from .experiments.summary import summarise
 
     gpus = _gpus()
     recipe, _ = find(args.corpus, args.direction)
+    config = run_config(args.corpus, args.direction, args.criterion, args.seed, args.settings, args.smoke)
     name = args.name or f"{args.criterion}-seed{args.seed}{'-smoke' if args.smoke else ''}"
     data = prepare_corpus(
         recipe,
@@ -151,11 +153,66 @@ def _run(args: argparse.Namespace) -> None:
         args.archive_dir,
         args.smoke,
     )
-    folder = args.folder / args.corpus / args.direction / name
-    run = build_run(
-        args.corpus, args.direction, args.criterion, args.seed, data, folder, args.settings, smoke=args.smoke
-    )
+    folder = run_folder(args.folder, args.corpus, args.direction, name)
+    run = build_run(args.corpus, args.direction, config, data, folder)
     summarise(run, run.complete(gpus, args.fresh))
+
+
+def _add_experiment(commands) -> None:
+    parser = _command(
+        commands,
+        "experiment",
+        _experiment,
+        "make all runs of a grid (corpora, methods, settings, seeds), or report on them",
+        "Make every run of a grid whole, each as 'labo-fairseq run' would. A run that is complete is not repeated, one "
+        "that was killed is taken up again, one that fails is reported and does not stop the others. "
+        "'experiment report GRID' writes tables and pictures of the runs that are finished.",
+    )
+    parser.add_argument("action", nargs="?", choices=["run", "report"], default="run", help="what to do")
+    parser.add_argument("grid", help="YAML file, or the name of one in configs/experiments, such as multi30k")
+    parser.add_argument("--folder", type=Path, default=_RUNS, help="the runs lie below it")
+    parser.add_argument("--smoke", action="store_true", help="every run in minutes on a CPU, for models of no use")
+    run = parser.add_argument_group("run")
+    run.add_argument("--jobs", type=int, metavar="N", help="runs at a time (default: one a GPU; without any, one)")
+    run.add_argument("--gpus-per-run", type=int, default=1, metavar="N", help="GPUs that share one run")
+    run.add_argument("--dry-run", action="store_true", help="print the plan and an estimate of its cost, and stop")
+    run.add_argument("--only", type=int, metavar="N", help="run number N of the plan alone")
+    run.add_argument("--slurm", action="store_true", help="print a script that submits the plan to SLURM, and stop")
+    report = parser.add_argument_group("report")
+    report.add_argument("--metric", default="BLEU", help="BLEU, chrF2 or 'BLEU (tokenised)'")
+    report.add_argument("--out", type=Path, metavar="DIR", help="default: experiments/GRID below --folder")
+
+
+def _experiment(args: argparse.Namespace) -> None:
+    from .experiments.grid import load_grid
+
+    grid = load_grid(args.grid, args.smoke)
+    if args.action == "report":
+        from .experiments.tables import write_report
+
+        paths = write_report(grid, args.folder, args.out or args.folder / "experiments" / grid.name, args.metric)
+        print(paths[0].read_text(encoding="utf-8"))
+        print("\n".join(map(str, paths)))
+        return
+    from .experiments.plan import only, show_plan, slurm_script
+    from .experiments.schedule import Schedule, find_workers
+
+    if args.slurm:
+        print(slurm_script(grid, args.grid, args.folder, args.gpus_per_run, args.smoke), end="")
+        return
+    if args.jobs is not None and args.jobs < 1:
+        raise UserError(f"--jobs is {args.jobs}: it must be at least 1")
+    chosen = grid if args.only is None else only(grid, args.only)
+    workers = find_workers(args.jobs, args.gpus_per_run)
+    show_plan(chosen, args.folder, workers)
+    if args.dry_run:
+        return
+    schedule = Schedule(chosen, args.folder, workers)
+    failed = schedule.complete()
+    if failed:
+        logs = schedule.log(next(iter(failed))).parent
+        raise UserError(f"{len(failed)} of {len(chosen.jobs)} runs failed; their logs lie in {logs}")
+    print(f"All {len(chosen.jobs)} runs are complete. Their tables:  labo-fairseq experiment report {args.grid}")
 
 
 def _add_config(commands) -> None:
@@ -177,9 +234,10 @@ def _add_config(commands) -> None:
 
 def _config(args: argparse.Namespace) -> None:
     from .data.prepared import Prepared
-    from .experiments.config import compose, for_workers, to_yaml, with_paths
+    from .experiments.config import compose, for_workers, to_yaml, with_paths, with_teachers
 
-    config = for_workers(compose(args.name, args.settings), args.workers)
+    composed = with_teachers(compose(args.name, args.settings), args.save_dir.parent)
+    config = for_workers(composed, args.workers)
     if args.precision != "fp32":
         config["common"][args.precision] = True
     print(to_yaml(with_paths(config, Prepared(args.data), args.save_dir)), end="")
@@ -274,8 +332,19 @@ def _data_folder(root: Path, corpus: str, recipe: str, smoke: bool) -> Path:
     return root / corpus / f"data-{recipe}{'-smoke' if smoke else ''}"
 
 
+def _parse(argv: Optional[List[str]]) -> argparse.Namespace:
+    parser = build_parser()
+    args, rest = parser.parse_known_args(argv)
+    # argparse takes KEY=VALUE beside the other positional arguments alone, not behind an option
+    if rest and hasattr(args, "settings") and not any(word.startswith("-") for word in rest):
+        args.settings = [*args.settings, *rest]
+    elif rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    return args
+
+
 def main(argv: Optional[List[str]] = None) -> int:
-    args = build_parser().parse_args(argv)
+    args = _parse(argv)
     try:
         args.run(args)
     except UserError as error:

@@ -1,4 +1,4 @@
-"""fairseq's own commands, run as child processes that do not outlive the one who started them."""
+"""Python programs, fairseq's own above all, as child processes that do not outlive the one who started them."""
 
 import os
 import subprocess
@@ -25,6 +25,11 @@ runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 _TAIL = 5  # lines of a failed command shown to the user
 
 
+def child_command(module: str, arguments: Sequence[str]) -> List[str]:
+    """``python -m MODULE ARGUMENTS``, ending with its parent if that gives it a pipe for its stdin."""
+    return [sys.executable, "-c", _CHILD, module, *arguments]
+
+
 def run_fairseq(
     command: str, arguments: Sequence[str], log: Path, watch: Callable[[str], None] = lambda line: None
 ) -> None:
@@ -35,7 +40,7 @@ def run_fairseq(
     """
     tail: List[str] = []
     process = subprocess.Popen(
-        [sys.executable, "-c", _CHILD, f"fairseq_cli.{command}", *arguments],
+        child_command(f"fairseq_cli.{command}", arguments),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -59,6 +59,19 @@ def test_overrides():
     assert config["optimization"]["lr"] == [0.1]
 
 
+def test_a_whole_part():
+    config = compose("multi30k_de-en_ls", ["parts/model=transformer_base", "model.dropout=0.5"])
+    assert (config["model"]["encoder"]["ffn_embed_dim"], config["model"]["dropout"]) == (2048, 0.5)
+    assert config["criterion"]["_name"] == "label_smoothed_cross_entropy"
+
+
+@pytest.mark.parametrize("setting", ["parts/model=huge", "parts/nothing=x"])
+def test_a_part_that_is_not_there(setting):
+    with pytest.raises(UserError, match="do not fit") as refused:
+        compose("multi30k_de-en_labo", [setting])
+    assert "\n" not in str(refused.value)
+
+
 @pytest.mark.parametrize("setting", ["criterion.tau", "=3", "--tau"])
 def test_an_override_that_is_none(setting):
     with pytest.raises(UserError, match="is no setting: write it as in"):
@@ -66,7 +79,7 @@ def test_an_override_that_is_none(setting):
 
 
 def test_unknown_configuration():
-    with pytest.raises(UserError, match="no configuration 'x': choose from bible_de-en_ce, "):
+    with pytest.raises(UserError, match=r"no configuration 'x': join one of bible_de-en, .* and one of .*labo, ls"):
         compose("x")
 
 
@@ -127,3 +140,18 @@ def test_the_files_serve_fairseq_hydra_train_as_they_are(data, tmp_path, parts, 
     allow_fairseq_checkpoints()
     saved = torch.load(tmp_path / "save" / "checkpoint_last.pt")["cfg"]["criterion"]
     assert saved.get("smoothing_warmup_steps") == warmup
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["before the options", "behind them"])
+def test_settings_may_stand_on_either_side_of_the_options(tmp_path, first):
+    options = ["--data", tmp_path / "data", "--save-dir", tmp_path / "save"]
+    setting = ["criterion.rho=0.7"]
+    done = run(LABO, "config", "wmt14_en-de_labo", *(setting + options if first else options + setting))
+    assert done.returncode == 0, done.stdout
+    assert yaml.safe_load(done.stdout)["criterion"]["rho"] == 0.7
+
+
+def test_an_unknown_option():
+    done = run(LABO, "config", "wmt14_en-de_labo", "--data", "d", "--save-dir", "s", "--colour", "red")
+    assert done.returncode == 2
+    assert "unrecognized arguments: --colour red" in done.stdout

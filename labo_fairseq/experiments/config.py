@@ -1,12 +1,14 @@
 """Configurations of ``fairseq-hydra-train``: composed from ``configs/``, fitted to the machine."""
 
 import math
+import os
 import warnings
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, Dict, Optional, Sequence
 
 import torch
+from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -25,6 +27,7 @@ except ImportError:  # Hydra 1.0, which fairseq 0.12.2 needs
 Config = Dict[str, Any]
 
 LABO = "labo"
+_UNSET = "???"  # Hydra's word for a value that must be given
 _LEAST_TOKENS = 256
 
 
@@ -34,30 +37,37 @@ def available() -> Sequence[str]:
 
 
 def compose(name: str, overrides: Sequence[str] = ()) -> Config:
-    """A configuration of :func:`available` with its parts, and ``overrides`` such as ``criterion.tau=1.15`` on top.
+    """A configuration of :func:`available` with its parts, and ``overrides`` on top.
 
     It is ``configs/CORPUS_DIRECTION.yaml``, which is LABO's, or that with another criterion and no smoothing warm-up.
 
+    Args:
+        overrides: values such as ``criterion.tau=1.15``, and whole parts such as ``parts/model=transformer_base``.
+
     Raises:
-        UserError: no such configuration, or an override that is not KEY=VALUE.
+        UserError: no such configuration, or an override that is not KEY=VALUE or names no part.
     """
     if name not in available():
-        raise UserError(f"no configuration {name!r}: choose from {', '.join(available())}")
+        stems = ", ".join(sorted(path.stem for path in configs().glob("*.yaml")))
+        raise UserError(f"no configuration {name!r}: join one of {stems} and one of {', '.join(methods())} with '_'")
     for override in overrides:
         if "=" not in override.lstrip("="):
             raise UserError(f"{override!r} is no setting: write it as in criterion.tau=1.15")
     stem, _, method = name.rpartition("_")
-    parts = [] if method == LABO else [f"parts/criterion={method}", "~parts/smoothing_warmup"]
-    with warnings.catch_warnings():
-        # Hydra 1.1 and later want to know which older version to imitate; Hydra 1.0 has no word for it
-        warnings.simplefilter("ignore")
-        with initialize_config_dir(config_dir=str(configs())):
-            config = _compose(config_name=stem, overrides=parts)
-    OmegaConf.set_struct(config, False)
+    parts = dict(override.split("=", 1) for override in overrides if override.startswith("parts/"))
+    values = [override for override in overrides if not override.startswith("parts/")]
+    deleted = [] if method == LABO else ["~parts/smoothing_warmup"]
     try:
-        merged = OmegaConf.merge(config, OmegaConf.from_dotlist(list(overrides)))
-    except (OmegaConfBaseException, ValueError) as error:
-        raise UserError(f"the settings {' '.join(overrides)} do not fit: {error}") from None
+        with warnings.catch_warnings():
+            # Hydra 1.1 and later want to know which older version to imitate; Hydra 1.0 has no word for it
+            warnings.simplefilter("ignore")
+            with initialize_config_dir(config_dir=str(configs())):
+                chosen = {"parts/criterion": method, **parts}
+                config = _compose(config_name=stem, overrides=[*map("=".join, chosen.items()), *deleted])
+        OmegaConf.set_struct(config, False)
+        merged = OmegaConf.merge(config, OmegaConf.from_dotlist(values))
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise UserError(f"the settings {' '.join(overrides)} do not fit: {str(error).splitlines()[0]}") from None
     return OmegaConf.to_container(merged)
 
 
@@ -112,12 +122,39 @@ def _precision(gpus: int) -> Config:
     return {"fp16": True} if major == 7 else {}
 
 
+def with_teachers(config: Config, folder: Path) -> Config:
+    """``config`` with the paths of its teachers, if it has any, told from ``folder``, where the run will lie.
+
+    So the settings of a run are the same wherever the runs lie and whoever names them from where.
+
+    Raises:
+        UserError: no teacher is named, or one is not there.
+    """
+    paths = config["criterion"].get("teacher_path")
+    if paths is None:
+        return config
+    if paths == _UNSET:
+        raise UserError("distillation needs a teacher: criterion.teacher_path=CHECKPOINT, several separated by ':'")
+    for path in paths.split(":"):
+        if not Path(path).is_file():
+            raise UserError(f"no teacher {path}: train it first")
+    told = deepcopy(config)
+    told["criterion"]["teacher_path"] = ":".join(os.path.relpath(path, folder) for path in paths.split(":"))
+    return told
+
+
 def with_paths(config: Config, data: Prepared, save_dir: Path) -> Config:
-    """``config`` with the plugin, the data and the folder for checkpoints; absolute, since Hydra changes folders."""
+    """``config`` with the plugin, the data and the folder for checkpoints; absolute, since Hydra changes folders.
+
+    Teachers are those of :func:`with_teachers`, for a run in the folder that ``save_dir`` lies in.
+    """
     whole = deepcopy(config)
     whole["common"]["user_dir"] = USER_DIR
     whole["task"]["data"] = str(data.binarised.resolve())
     whole.setdefault("checkpoint", {})["save_dir"] = str(save_dir.resolve())
+    if "teacher_path" in whole["criterion"]:
+        teachers = whole["criterion"]["teacher_path"].split(":")
+        whole["criterion"]["teacher_path"] = ":".join(str((save_dir.parent / path).resolve()) for path in teachers)
     # Hydra would keep a dated folder of every start
     whole["hydra"] = {"run": {"dir": str(save_dir.resolve().parent)}, "output_subdir": None}
     return whole

@@ -12,7 +12,7 @@ from ..data.prepare import Clean, Recipe, prepare
 from ..data.prepared import Prepared
 from ..errors import UserError
 from ..files import locked
-from .config import LABO, Config, compose
+from .config import LABO, Config, compose, with_teachers
 from .run import BEST, LAST, Run
 
 MULTILINGUAL = "multilingual"
@@ -178,23 +178,32 @@ def prepare_corpus(
         return prepare(load(*wanted.languages), wanted, folder)
 
 
-def build_run(
-    corpus: str,
-    direction: str,
-    criterion: str,
-    seed: int,
-    data: Prepared,
-    folder: Path,
-    overrides: Sequence[str] = (),
-    smoke: bool = False,
-) -> Run:
-    """The run of ``configs/CORPUS_DIRECTION.yaml`` with a criterion of ``configs/parts`` on prepared ``data``."""
-    name = f"{corpus}_{direction}_{criterion}"
+def run_config(
+    corpus: str, direction: str, method: str, seed: int, overrides: Sequence[str] = (), smoke: bool = False
+) -> Config:
+    """``configs/CORPUS_DIRECTION.yaml`` with a method of ``configs/parts/criterion``, for one run.
+
+    Raises:
+        UserError: see :func:`compose`.
+    """
     small: List[str] = list(_SMOKE_SETTINGS) if smoke else []
-    if smoke and criterion == LABO:
+    if smoke and method == LABO:
         small.append(_SMOKE_WARMUP)
-    config: Config = compose(name, [*small, f"common.seed={seed}", *overrides])
-    return Run(folder, data, find(corpus, direction)[1], config, SETUPS[corpus].checkpoint)
+    return compose(f"{corpus}_{direction}_{method}", [*small, f"common.seed={seed}", *overrides])
+
+
+def build_run(corpus: str, direction: str, config: Config, data: Prepared, folder: Path) -> Run:
+    """The run of ``config`` on prepared ``data``.
+
+    Raises:
+        UserError: see :func:`with_teachers`.
+    """
+    return Run(folder, data, find(corpus, direction)[1], with_teachers(config, folder), SETUPS[corpus].checkpoint)
+
+
+def run_folder(root: Path, corpus: str, direction: str, name: str) -> Path:
+    """Where a run lies below ``root``."""
+    return root / corpus / direction / name
 
 
 def _smaller(recipe: Union[Recipe, MultilingualRecipe]) -> Union[Recipe, MultilingualRecipe]:

@@ -6,6 +6,7 @@ import platform
 import resource
 import shutil
 import statistics
+import subprocess
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -104,7 +105,7 @@ class Run:
             write_json(path, mine)
             return
         theirs = json.loads(path.read_text(encoding="utf-8"))
-        differing = sorted(_differences(mine, theirs))
+        differing = sorted(differences(mine, theirs))
         if differing:
             raise UserError(
                 f"{self.folder} holds a run with another {', '.join(differing)}: choose another folder or name, "
@@ -133,10 +134,13 @@ class Run:
                     self.log,
                     lambda line: _show_progress(bar, line, "num_updates" if by_update else "update"),
                 )
-            speeds = list(read_curves(self.log)["train"].get("wps", {}).values())
+            logged = read_curves(self.log)["train"]
+            speeds = list(logged.get("wps", {}).values())
             write_json(
                 done,
                 {
+                    # fairseq's own count, which goes on where a run is taken up again
+                    "seconds": max(logged.get("wall", {}).values(), default=None),
                     "target_tokens_per_second": statistics.median(speeds) if speeds else None,
                     "peak_memory_mib": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
                     // (1 << 20 if sys.platform == "darwin" else 1 << 10),
@@ -205,12 +209,27 @@ def versions() -> Dict[str, str]:
     from importlib.metadata import PackageNotFoundError, version
 
     found = {"python": platform.python_version()}
+    revision = _revision()
+    if revision:
+        found["revision"] = revision
     for package in ("labo-fairseq", "fairseq", "fairseq-fixed", "torch", "sacrebleu", "subword-nmt", "sacremoses"):
         try:
             found[package] = version(package)
         except PackageNotFoundError:  # one of the two fairseqs
             continue
     return found
+
+
+def _revision() -> str:
+    """The git commit of the checkout that runs, with a ``+`` where files of it were changed; empty elsewhere."""
+    checkout = Path(__file__).resolve().parents[2]
+    if not (checkout / ".git").exists():
+        return ""
+    git = ["git", "-C", str(checkout), "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]
+    try:
+        return subprocess.run(git, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, encoding="utf-8").stdout.strip()
+    except OSError:  # no git here
+        return ""
 
 
 def _show_progress(bar: tqdm, line: str, measure: str) -> None:
@@ -229,13 +248,13 @@ def _show_progress(bar: tqdm, line: str, measure: str) -> None:
         bar.update(max(0, values["epoch"] - bar.n))
 
 
-def _differences(mine: Any, theirs: Any, name: str = "") -> List[str]:
+def differences(mine: Any, theirs: Any, name: str = "") -> List[str]:
     """Dotted names of the settings in which two JSON values differ."""
     if not (isinstance(mine, dict) and isinstance(theirs, dict)):
         return [] if mine == theirs else [name]
     prefix = f"{name}." if name else ""
     return [
-        found for key in {*mine, *theirs} for found in _differences(mine.get(key), theirs.get(key), f"{prefix}{key}")
+        found for key in {*mine, *theirs} for found in differences(mine.get(key), theirs.get(key), f"{prefix}{key}")
     ]
 
 

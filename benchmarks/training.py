@@ -1,0 +1,157 @@
+"""Speed and memory of whole fairseq trainings: LABO against label smoothing, on the same model, data and batches.
+
+  python benchmarks/training.py                                  4 + 4 layers, a vocabulary of 10,000, on a CPU or a GPU
+  python benchmarks/training.py parts/model=transformer_base --vocabulary 40000 --updates 200
+  python benchmarks/training.py --methods ls labo --rounds 5
+
+The text is the Bible, German to English, which pip can fetch. In a round every method trains the same updates in a
+fresh process; LABO without a smoothing warm-up, so that every update is one of its own.
+
+speed    median over the rounds of (target tokens a second / those of fairseq's label smoothing in the same round), by
+         fairseq's own count; of a round, the median of its log's intervals but for the first, which warms up.
+memory   peak of the whole process: on a CPU the resident set, Python and the libraries included; on a GPU what torch's
+         allocator gave out, which fairseq logs to a tenth of a GiB.
+
+Absolute speeds are shown on a GPU alone.
+"""
+
+import argparse
+import os
+import platform
+import resource
+import statistics
+import tempfile
+from dataclasses import replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+
+import torch
+from tqdm import tqdm
+
+from labo_fairseq.commands import run_fairseq
+from labo_fairseq.data.prepared import Prepared
+from labo_fairseq.evaluation.curves import read_curves
+from labo_fairseq.experiments.config import Config, compose, for_machine, to_yaml, with_paths
+from labo_fairseq.experiments.recipes import find, prepare_corpus
+from labo_fairseq.files import write_json
+
+BASE = "ls"
+NO_WARMUP = "criterion.smoothing_warmup_steps=0"
+#: name → criterion, and settings of its own
+METHODS: Dict[str, Tuple[str, Tuple[str, ...]]] = {
+    BASE: ("ls", ()),
+    "ce": ("ce", ()),
+    "labo": ("labo", (NO_WARMUP,)),
+    "labo, fused": ("labo", (NO_WARMUP, "criterion.fused_projection=true")),
+}
+
+
+class Measured(NamedTuple):
+    speed: float  # target tokens a second
+    memory: float  # MiB at the peak
+
+
+def configuration(method: str, updates: int, overrides: List[str]) -> Config:
+    """What to train: no validation, no checkpoints, nothing but updates."""
+    criterion, own = METHODS[method]
+    bare = (
+        *(f"optimization.max_update={updates}", f"common.log_interval={max(1, updates // 6)}"),
+        *("dataset.disable_validation=true", "checkpoint.no_save=true", "task.eval_bleu=false"),
+        *("checkpoint.best_checkpoint_metric=loss", "dataset.max_tokens=4096", "parts/model=transformer_small"),
+    )
+    # the accuracy that the configurations ask for costs another pass over the logits, of every method the same
+    return for_machine(compose(f"bible_de-en_{criterion}", [*bare, *own, *overrides]))
+
+
+def train(config: Config, data: Prepared) -> Measured:
+    """One training; call it in a fresh process, whose children it accounts for."""
+    with tempfile.TemporaryDirectory() as work:
+        folder = Path(work)
+        (folder / "training.yaml").write_text(to_yaml(with_paths(config, data, folder / "save")), encoding="utf-8")
+        log = folder / "train.log"
+        run_fairseq("hydra_train", ["--config-dir", str(folder), "--config-name", "training"], log)
+        curves = read_curves(log)["train"]
+    speeds = [speed for _, speed in sorted(curves["wps"].items())]
+    if torch.cuda.is_available():
+        total = torch.cuda.get_device_properties(0).total_memory / 2**20
+        peak = total - 1024 * min(curves["gb_free"].values())
+    else:
+        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**10
+    return Measured(statistics.median(speeds[1:]), peak)
+
+
+def measure(
+    methods: List[str], data: Prepared, updates: int, rounds: int, overrides: List[str]
+) -> List[Dict[str, Any]]:
+    """One row a method."""
+    found: Dict[str, List[Measured]] = {method: [] for method in methods}
+    with tqdm(total=rounds * len(methods), unit=" trainings") as bar:
+        for _ in range(rounds):
+            for method in methods:
+                bar.set_description(method)
+                with get_context("spawn").Pool(1) as pool:
+                    found[method].append(pool.apply(train, (configuration(method, updates, overrides), data)))
+                bar.update()
+    rows = []
+    for method, mine in found.items():
+        pairs = list(zip(mine, found[BASE]))
+        rows.append(
+            {
+                "method": method,
+                "speed": statistics.median(one.speed / base.speed for one, base in pairs),
+                "memory": statistics.median(one.memory / base.memory for one, base in pairs),
+                "memory_mib": statistics.median(one.memory for one in mine),
+                "rounds": [one._asdict() for one in mine],
+            }
+        )
+        if torch.cuda.is_available():
+            rows[-1]["tokens_per_second"] = statistics.median(one.speed for one in mine)
+    return rows
+
+
+def table(rows: List[Dict[str, Any]]) -> str:
+    columns = ["speed", "memory", "memory_mib", *(["tokens_per_second"] if "tokens_per_second" in rows[0] else [])]
+    lines = [f"{'':<16}" + "".join(f"{column:>20}" for column in columns)]
+    for row in rows:
+        digits = (2 if column in ("speed", "memory") else 0 for column in columns)
+        lines.append(f"{row['method']:<16}" + "".join(f"{row[c]:>20,.{d}f}" for c, d in zip(columns, digits)))
+    return "\n".join(lines)
+
+
+def prepare(vocabulary: int, folder: Optional[Path]) -> Prepared:
+    recipe, _ = find("bible", "de-en")
+    place = folder or Path("runs") / "benchmark" / f"data-{vocabulary}"
+    return prepare_corpus(replace(recipe, bpe_operations=vocabulary), place, os.cpu_count() or 1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS), metavar="METHOD")
+    parser.add_argument("--vocabulary", type=int, default=10000, metavar="K", help="BPE merges (default: %(default)s)")
+    parser.add_argument("--updates", type=int, default=24, metavar="N", help="of each training (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="default: %(default)s")
+    parser.add_argument(
+        "--data", type=Path, metavar="DIR", help="to prepare the text in (default: below runs/benchmark)"
+    )
+    parser.add_argument("--out", type=Path, default=Path("results/training/training.json"), metavar="FILE")
+    parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="of the configuration, for every method")
+    arguments = parser.parse_intermixed_args()
+    methods = [BASE, *(method for method in arguments.methods if method != BASE)]
+    data = prepare(arguments.vocabulary, arguments.data)
+    rows = measure(methods, data, arguments.updates, arguments.rounds, arguments.settings)
+    on_gpu = torch.cuda.is_available()
+    print(f"\n/ fairseq's label smoothing, {arguments.updates} updates, median of {arguments.rounds} rounds")
+    print(table(rows))
+    setting = {
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "machine": torch.cuda.get_device_name() if on_gpu else f"{torch.get_num_threads()} threads",
+        "configuration": configuration(BASE, arguments.updates, arguments.settings),
+        "bpe_operations": arguments.vocabulary,
+    }
+    write_json(arguments.out, {**setting, "rows": rows})
+
+
+if __name__ == "__main__":
+    main()

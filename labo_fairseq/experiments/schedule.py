@@ -1,0 +1,210 @@
+"""Makes the runs of a grid whole, several at a time, each as the command ``labo-fairseq run`` in its own process."""
+
+import json
+import os
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Sequence
+
+import torch
+from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+
+from ..commands import child_command
+from ..errors import UserError
+from ..evaluation.curves import parse_record
+from .grid import Grid, Job
+from .recipes import run_config
+from .run import differences
+
+_POLL = 0.5  # seconds
+_TAIL_BYTES = 1 << 16  # of a log: enough for the last records of a training
+
+
+@dataclass(frozen=True)
+class Workers:
+    """How many runs at a time, and on what."""
+
+    number: int
+    gpus: Sequence[str]  # as CUDA_VISIBLE_DEVICES names them; none: the CPU
+    gpus_per_run: int = 1
+
+    def environment(self, slot: int) -> Dict[str, str]:
+        """What the process of worker ``slot`` finds in its environment."""
+        if self.gpus:
+            first = slot * self.gpus_per_run
+            mine = [self.gpus[(first + offset) % len(self.gpus)] for offset in range(self.gpus_per_run)]
+            return {"CUDA_VISIBLE_DEVICES": ",".join(mine), "NUM_GPUS": str(len(mine))}
+        threads = max(1, (os.cpu_count() or 1) // self.number)
+        return {"NUM_GPUS": "0", "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
+
+
+def find_workers(number: Optional[int], gpus_per_run: int) -> Workers:
+    """``number`` workers; None: as many as there are GPUs for, on a machine without any one.
+
+    Raises:
+        UserError: a run would get more GPUs than there are.
+    """
+    there = torch.cuda.device_count()
+    named = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    gpus = named if len(named) == there else [str(each) for each in range(there)]
+    if there and gpus_per_run > there:
+        raise UserError(f"{gpus_per_run} GPUs a run were asked for and {there} are here")
+    return Workers(number or max(1, there // gpus_per_run), gpus[:there], gpus_per_run)
+
+
+def result_of(job: Job, root: Path) -> Optional[Dict[str, Any]]:
+    """What the finished run of ``job`` has to say; None where it is not finished.
+
+    Raises:
+        UserError: it was made with other settings than the job's.
+    """
+    path = job.folder(root) / "result.json"
+    if not path.exists():
+        return None
+    result = json.loads(path.read_text(encoding="utf-8"))
+    mine = run_config(job.corpus, job.direction, job.method, job.seed, job.settings, job.smoke)
+    differing = [
+        # where the teachers lie is no setting of the method
+        name
+        for name in differences(mine, result["settings"]["config"])
+        if name != "criterion.teacher_path"
+    ]
+    if differing:
+        raise UserError(f"{path.parent} holds a run with another {', '.join(sorted(differing))}: move it away")
+    return result
+
+
+class Schedule:
+    """The runs of a grid: which are done, which go on, which failed and why."""
+
+    def __init__(self, grid: Grid, root: Path, workers: Workers, console: Optional[Console] = None) -> None:
+        self.grid, self.root, self.workers = grid, root, workers
+        self.console = console or Console(highlight=False)
+        self.done: List[Job] = []
+        self.failed: Dict[Job, str] = {}
+        self.waiting = list(grid.jobs)
+        self.running: Dict[int, Job] = {}
+        self._processes: Dict[int, subprocess.Popen] = {}
+
+    def complete(self) -> Dict[Job, str]:
+        """Make every run whole; those that failed, and why."""
+        with Live(get_renderable=self._table, console=self.console, refresh_per_second=1, transient=True):
+            while self.waiting or self.running:
+                self._collect()
+                self._start()
+                time.sleep(_POLL if self.running else 0)
+        return self.failed
+
+    def _start(self) -> None:
+        for job in list(self.waiting):
+            broken = [teacher.name for teacher in job.teachers if teacher in self.failed]
+            if broken:
+                self._end(job, f"its teacher {broken[0]} failed")
+                continue
+            try:
+                finished = result_of(job, self.root)
+            except UserError as error:
+                self._end(job, str(error))
+                continue
+            if finished is not None:
+                self._end(job)
+            elif len(self.running) < self.workers.number and not any(
+                teacher in self.waiting or teacher in self.running.values() for teacher in job.teachers
+            ):
+                self._launch(job, min(set(range(self.workers.number)) - set(self.running)))
+
+    def _launch(self, job: Job, slot: int) -> None:
+        log = self.log(job)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with open(log, "w", encoding="utf-8") as file:
+            self._processes[slot] = subprocess.Popen(
+                child_command("labo_fairseq", job.arguments(self.root)),
+                stdin=subprocess.PIPE,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **self.workers.environment(slot)},
+            )
+        self.waiting.remove(job)
+        self.running[slot] = job
+
+    def _collect(self) -> None:
+        for slot, process in list(self._processes.items()):
+            status = process.poll()
+            if status is None:
+                continue
+            process.stdin.close()
+            del self._processes[slot]
+            job = self.running.pop(slot)
+            self._end(job, None if status == 0 else _last_line(self.log(job)) or f"ended with status {status}")
+
+    def _end(self, job: Job, failure: Optional[str] = None) -> None:
+        if job in self.waiting:
+            self.waiting.remove(job)
+        name = f"{job.corpus} {job.direction} {job.name}"
+        if failure is None:
+            self.done.append(job)
+            self._say(f"[green]done[/]    {name}  {headline(result_of(job, self.root))}")
+        else:
+            self.failed[job] = failure
+            self._say(f"[red]failed[/]  {name}  {escape(failure)}")
+
+    def _say(self, text: str) -> None:
+        self.console.print(text, soft_wrap=True)  # a line is a line, in a file too
+
+    def log(self, job: Job) -> Path:
+        """What the run of ``job`` printed."""
+        return self.root / "experiments" / self.grid.name / "logs" / f"{job.corpus}_{job.direction}_{job.name}.log"
+
+    def _table(self) -> Table:
+        counts = f"{len(self.done)} done, {len(self.running)} running, {len(self.waiting)} waiting"
+        failed = f", [red]{len(self.failed)} failed[/]" if self.failed else ""
+        table = Table("run", "progress", title=f"{self.grid.title}: {counts}{failed}", title_justify="left")
+        for _, job in sorted(self.running.items()):
+            table.add_row(f"{job.corpus} {job.direction} {job.name}", progress(job.folder(self.root)))
+        return table
+
+
+def headline(result: Optional[Dict[str, Any]]) -> str:
+    """The first score of a finished run."""
+    if result is None:
+        return ""
+    first = next(iter(result["evaluation"]["tests"].values()))[0]
+    return f"{first['name']} {first['value']:.2f}"
+
+
+def progress(folder: Path) -> str:
+    """In words, how far the run in ``folder`` has come."""
+    if (folder / "training.json").exists():
+        return "translating"
+    log, settings = folder / "train.log", folder / "settings.json"
+    if not (log.exists() and settings.exists()):
+        return "preparing"
+    optimization = json.loads(settings.read_text(encoding="utf-8"))["config"]["optimization"]
+    with open(log, "rb") as file:
+        file.seek(max(0, log.stat().st_size - _TAIL_BYTES))
+        records = [parse_record(line) for line in file.read().decode("utf-8", "replace").splitlines()]
+    shown = []
+    updates = [values for kind, values in filter(None, records) if kind == "train_inner"]
+    if updates:
+        if optimization.get("max_update"):
+            share = updates[-1]["num_updates"] / optimization["max_update"]
+        else:
+            share = updates[-1]["update"] / optimization["max_epoch"]
+        shown.append(f"training {share:4.0%}, perplexity {updates[-1]['ppl']:.4g}")
+    valid = [values for kind, values in filter(None, records) if kind == "valid"]
+    if valid and "valid_bleu" in valid[-1]:
+        shown.append(f"validation BLEU {valid[-1]['valid_bleu']:.2f}")
+    return ", ".join(shown) or "starting"
+
+
+def _last_line(log: Path) -> str:
+    """What a run said last: a user's mistake, or the last words of what it called."""
+    lines = log.read_text(encoding="utf-8", errors="replace").replace("\r", "\n").split("\n")
+    last = next((line for line in reversed(lines) if line.strip()), "")
+    prefix = "labo-fairseq run: "
+    return last[len(prefix) :] if last.startswith(prefix) else last.strip()

@@ -1,0 +1,127 @@
+"""Experiment grids: which runs a file stands for, and what is said of a file that describes none."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from labo_fairseq.errors import UserError
+from labo_fairseq.experiments.grid import load_grid
+from labo_fairseq.experiments.plan import only, slurm_script
+from labo_fairseq.resources import configs
+
+BLOCK = {"corpus": "bible", "directions": ["de-en"], "methods": ["ls", "labo"], "seeds": [1, 2]}
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(content):
+        path = tmp_path / "mine.yaml"
+        path.write_text(
+            content if isinstance(content, str) else yaml.safe_dump(content, sort_keys=False), encoding="utf-8"
+        )
+        return str(path)
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("name", "runs"), [("table1", 108), ("table2", 9), ("multi30k", 84), ("bible", 21), ("tau", 21)]
+)
+def test_shipped_grids(name, runs):
+    grid = load_grid(name)
+    assert len(grid.jobs) == runs
+    folders = {job.folder(Path("runs")) for job in grid.jobs}
+    assert len(folders) == runs, "two runs in one folder"
+    assert all(job.hours for job in grid.jobs), "no cost is written beside it"
+
+
+def test_every_shipped_grid_is_tested():
+    assert {path.stem for path in (configs() / "experiments").glob("*.yaml")} == {
+        *("table1", "table2", "multi30k", "bible", "tau")
+    }
+
+
+def test_multi30k_begins_with_what_matters_most():
+    names = [f"{job.direction} {job.name}" for job in load_grid("multi30k").jobs[:6]]
+    assert names == [f"de-en {method}-seed{seed}" for method in ("ls", "labo") for seed in (1, 2, 3)]
+
+
+def test_product_of_everything(write):
+    block = {**BLOCK, "methods": ["labo"], "settings": {"criterion.tau": [1.15, 1.25], "criterion.rho": [0.5, 0.7]}}
+    grid = load_grid(write({"title": "Mine", "grid": [block]}))
+    assert [job.name for job in grid.jobs][:4] == [
+        *("labo-tau1.15-rho0.5-seed1", "labo-tau1.15-rho0.5-seed2"),
+        *("labo-tau1.15-rho0.7-seed1", "labo-tau1.15-rho0.7-seed2"),
+    ]
+    assert (grid.name, grid.title, grid.baseline) == ("mine", "Mine", "labo-tau1.15-rho0.5")
+    # 1.25 is the configuration's own, and needs no name
+    assert grid.jobs[-1].settings == ("criterion.rho=0.7",)
+    assert grid.jobs[0].arguments(Path("r")) == [
+        *("run", "bible", "de-en", "--criterion", "labo", "--seed", "1", "--folder", "r"),
+        *("--name", "labo-tau1.15-rho0.5-seed1", "criterion.tau=1.15", "criterion.rho=0.5"),
+    ]
+
+
+def test_a_run_that_two_blocks_name_is_one(write):
+    grid = load_grid(write({"grid": [{**BLOCK, "hours": 1}, {**BLOCK, "seeds": [2, 3]}]}))
+    names = [f"{method}-seed{seed}" for seeds in ((1, 2), (3,)) for method in ("ls", "labo") for seed in seeds]
+    assert [job.name for job in grid.jobs] == names
+
+
+def test_teachers_come_first_and_are_found(write):
+    pupil = {**BLOCK, "methods": ["kd"], "teachers": ["ls", "labo"]}
+    grid = load_grid(write({"grid": [pupil, BLOCK]}), smoke=True)
+    assert [job.method for job in grid.jobs] == ["ls", "ls", "labo", "labo", "kd", "kd"]
+    checkpoint = "checkpoints/checkpoint_last.pt"
+    assert grid.jobs[-1].arguments(Path("r"))[-1] == "criterion.teacher_path=" + ":".join(
+        f"r/bible/de-en/{method}-seed2-smoke/{checkpoint}" for method in ("ls", "labo")
+    )
+
+
+def test_slurm_script_submits_every_run_once_and_teachers_first(write):
+    pupil = {**BLOCK, "methods": ["kd"], "teachers": ["ls"]}
+    name = write({"grid": [pupil, BLOCK]})
+    grid = load_grid(name)
+    script = slurm_script(grid, name, Path("my runs"), 2)
+    assert "--array=0-3 " in script
+    assert "--array=4-5 --dependency=" in script
+    assert "--gpus=2" in script
+    assert only(grid, 4).jobs == grid.jobs[4:5]
+    with pytest.raises(UserError, match="mine has no run 6: they go from 0 to 5"):
+        only(grid, 6)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[", "is no YAML: while parsing"),
+        ("", "None is no set of KEY: VALUE"),
+        ({"grid": []}, "grid must be a list of at least one"),
+        ({"runs": [BLOCK]}, "unknown key runs: choose from baseline, grid, title"),
+        ({"title": "x"}, "no grid"),
+        ({"grid": [{**BLOCK, "colour": "red"}]}, "block 1 of the grid: unknown key colour"),
+        ({"grid": [BLOCK, {"corpus": "bible"}]}, "block 2 of the grid: no directions, methods, seeds"),
+        ({"grid": [{**BLOCK, "corpus": "opus"}]}, "unknown corpus 'opus'"),
+        ({"grid": [{**BLOCK, "directions": ["de-xx"]}]}, "bible has no direction 'de-xx'"),
+        ({"grid": [{**BLOCK, "methods": ["sgd"]}]}, "unknown method 'sgd': choose from "),
+        ({"grid": [{**BLOCK, "seeds": ["one"]}]}, "the seed 'one' is no number"),
+        ({"grid": [{**BLOCK, "seeds": 1}]}, "seeds must be a list"),
+        ({"grid": [{**BLOCK, "settings": ["criterion.tau=1"]}]}, "settings must be KEY"),
+        ({"grid": [{**BLOCK, "methods": ["kd"]}]}, "method kd, and no other, needs teachers"),
+        ({"grid": [{**BLOCK, "teachers": ["ls"]}]}, "method kd, and no other, needs teachers"),
+        ({"grid": [{**BLOCK, "methods": ["kd"], "teachers": ["ls"]}]}, "the teachers ls-seed1, ls-seed2 are no runs"),
+        ({"grid": [BLOCK], "baseline": "ce"}, "the baseline 'ce' is none of its methods"),
+    ],
+)
+def test_a_file_that_describes_no_grid(write, content, message):
+    with pytest.raises(UserError) as refused:
+        load_grid(write(content))
+    assert "mine.yaml" in str(refused.value)
+    assert message in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_no_such_grid():
+    with pytest.raises(UserError, match=r"no experiment 'x': name a YAML file, or one of bible, multi30k, table1"):
+        load_grid("x")
