@@ -212,7 +212,7 @@ def _experiment(args: argparse.Namespace) -> None:
     if failed:
         logs = schedule.log(next(iter(failed))).parent
         raise UserError(f"{len(failed)} of {len(chosen.jobs)} runs failed; their logs lie in {logs}")
-    print(f"All {len(chosen.jobs)} runs are complete. Their tables:  labo-fairseq experiment report {args.grid}")
+    print(f"Complete. The tables:  labo-fairseq experiment report {args.grid}")
 
 
 def _add_config(commands) -> None:

@@ -183,6 +183,6 @@ def test_killed_and_taken_up_again(finished, tmp_path):
     assert log.stat().st_size == size, "the training outlived the experiment"
     done = run(*arguments)
     assert done.returncode == 0, done.stdout
-    assert "All 2 runs are complete" in done.stdout
+    assert "Complete. The tables:" in done.stdout
     undisturbed = results(folder)
     assert results(tmp_path / "runs") == {name: undisturbed[name] for name in ("ls-seed1-smoke", "labo-seed1-smoke")}

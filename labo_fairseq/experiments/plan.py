@@ -44,7 +44,7 @@ def show_plan(grid: Grid, root: Path, workers: Workers) -> None:
         together = sum(to_do) / workers.number
         print(f"estimate: {sum(to_do):.3g} h of training ({source}); {together:.3g} h with {workers.number} at a time")
     if unknown:
-        print(f"no estimate for {unknown} runs: none on their corpus is finished here")
+        print(f"no estimate for {unknown} of them: no run on their corpus is finished here")
 
 
 def slurm_script(grid: Grid, name: str, root: Path, gpus: int, smoke: bool = False) -> str:
