@@ -4,6 +4,8 @@ A loss is written for a block of rows that stays in cache: a function of logits 
 (n, 1) that returns its terms, each (n,), the loss first, and, if asked to, ∂loss/∂z. The rest is here.
 """
 
+import math
+from functools import partial
 from typing import Callable, Iterator, List, NamedTuple, Optional, Tuple
 
 import torch
@@ -47,6 +49,12 @@ def predict(z: Tensor, index: Tensor) -> Prediction:
     nll += log_s
     entropy = log_s - (p * x).sum(dim=-1)
     return Prediction(x, p, log_s, nll, entropy)
+
+
+def check_not_negative(name: str, value: float) -> None:
+    """ValueError names the option, its value and its range."""
+    if not 0 <= value < math.inf:
+        raise ValueError(f"{name} is {value}: it must be a finite number, 0 or more")
 
 
 def times(weight: float, value: Tensor) -> Tensor:
@@ -105,6 +113,18 @@ def differentiable_rows(
 ) -> Tuple[Tensor, ...]:
     """The terms that ``terms(logits, target, ignored, grad=…, scale=…)`` gives, the first differentiable, once."""
     return _RowLoss.apply(logits, target, ignored, terms, torch.is_grad_enabled() and logits.requires_grad)
+
+
+def token_terms(
+    block: Block, logits: Tensor, target: Tensor, ignore_index: int, beside: Tuple[Tensor, ...] = ()
+) -> TokenTerms:
+    """The terms of a ``block`` that gives the fields of :class:`TokenTerms`, the loss differentiable, once.
+
+    For ``beside`` see :func:`reduce_rows`, for the errors :func:`rows_and_mask`.
+    """
+    target, ignored = rows_and_mask(logits, target, ignore_index)
+    rows = partial(reduce_rows, block, len(TokenTerms._fields), beside=beside)
+    return TokenTerms(*differentiable_rows(rows, logits, target, ignored))
 
 
 class _RowLoss(torch.autograd.Function):
