@@ -1,4 +1,4 @@
-"""Real data for all tests: a few hundred verses, prepared once a session."""
+"""Real data for all tests: a few hundred verses, prepared once a session, and fairseq's view of them."""
 
 import pytest
 
@@ -28,3 +28,18 @@ def data(corpus, tmp_path_factory):
     """The same, prepared for fairseq."""
     recipe = Recipe("600 verses", "de", "en", bpe_operations=200)
     return prepare(corpus, recipe, tmp_path_factory.mktemp("corpus") / "data")
+
+
+@pytest.fixture(scope="module")
+def task(config):
+    """That of the ``config`` that a module defines, with its validation set."""
+    from fairseq_models import task_of  # fairseq takes seconds, and most modules do without it
+
+    return task_of(config)
+
+
+@pytest.fixture
+def batch(task):
+    """Eight sentences of different lengths, so with padding."""
+    dataset = task.dataset("valid")
+    return dataset.collater([dataset[number] for number in range(8)])

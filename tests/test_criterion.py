@@ -8,9 +8,8 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from fairseq import options, tasks
 from fairseq.criterions.label_smoothed_cross_entropy import LabelSmoothedCrossEntropyCriterion
-from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+from fairseq_models import configuration, gradients, model_of
 from fairseq_runs import TRANSFORMER
 
 from labo_fairseq.checkpoints import allow_fairseq_checkpoints
@@ -20,40 +19,17 @@ from labo_fairseq.losses import labo_terms
 
 @pytest.fixture(scope="module")
 def config(data):
-    """What fairseq-train makes of the options of the tests' tiny Transformer."""
-    arguments = [str(data.binarised), "--optimizer", "adam", *TRANSFORMER]
-    return convert_namespace_to_omegaconf(options.parse_args_and_arch(options.get_training_parser(), arguments))
-
-
-@pytest.fixture(scope="module")
-def task(config):
-    loaded = tasks.setup_task(config.task)
-    loaded.load_dataset("valid")
-    return loaded
+    return configuration(data, *TRANSFORMER)
 
 
 @pytest.fixture
 def model(task, config):
     """In evaluation mode: no dropout."""
-    torch.manual_seed(0)
-    return task.build_model(config.model).eval()
-
-
-@pytest.fixture
-def batch(task):
-    """Eight sentences of different lengths, so with padding."""
-    dataset = task.dataset("valid")
-    return dataset.collater([dataset[number] for number in range(8)])
+    return model_of(task, config).eval()
 
 
 def build(task, **chosen):
     return LaboLabelSmoothedCrossEntropyCriterion(LaboConfig(**{"sentence_avg": False, **chosen}), task)
-
-
-def gradients(model, loss):
-    model.zero_grad()
-    loss.backward()
-    return [parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None]
 
 
 @pytest.mark.parametrize("prefix", [0, 2])
@@ -92,7 +68,7 @@ def test_padding_and_prefix_are_masked(task, model, batch, prefix):
                 tokens += 1
     assert loss.item() == pytest.approx(expected, rel=1e-5)
     assert log["nll_loss"].item() == pytest.approx(nll, rel=1e-5)
-    assert (log["labo_ntokens"], log["total"], log["n_correct"]) == (tokens, tokens, correct)
+    assert (log["watched_ntokens"], log["total"], log["n_correct"]) == (tokens, tokens, correct)
 
 
 def test_not_reduced_sums_to_reduced(task, model, batch):
@@ -138,7 +114,7 @@ def test_batch_of_padding_alone(task, model, batch):
     batch["target"].fill_(task.target_dictionary.pad())
     loss, _, log = build(task)(model, batch)
     assert loss.item() == 0
-    assert log["labo_ntokens"] == 0
+    assert log["watched_ntokens"] == 0
     assert all((gradient == 0).all() for gradient in gradients(model, loss))
 
 
@@ -156,7 +132,7 @@ def test_logging_outputs_can_be_summed(task, model, batch):
         criterion.reduce_metrics([summed])
     values = one.get_smoothed_values()
     assert values == other.get_smoothed_values()
-    assert values["alpha"] == pytest.approx(float(log["alpha"] / log["labo_ntokens"]), abs=1e-3)
+    assert values["alpha"] == pytest.approx(float(log["alpha"] / log["watched_ntokens"]), abs=1e-3)
     assert {"loss", "nll_loss", "ppl", "alpha", "entropy", "p_star"} <= values.keys()
 
 

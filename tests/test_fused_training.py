@@ -4,9 +4,8 @@ import logging
 
 import pytest
 import torch
-from fairseq import options, tasks
-from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.distributed import ModuleProxyWrapper
+from fairseq_models import configuration, gradients, model_of
 from fairseq_runs import (
     CONVOLUTIONAL,
     LABO,
@@ -77,28 +76,13 @@ def test_other_models_train_as_without_it_and_say_so_once(data, tmp_path, model)
 
 @pytest.fixture(scope="module", params=[TRANSFORMER, UNTIED], ids=["tied", "untied"])
 def config(data, request):
-    arguments = [str(data.binarised), "--optimizer", "adam", *request.param, "--dropout", "0"]
-    return convert_namespace_to_omegaconf(options.parse_args_and_arch(options.get_training_parser(), arguments))
-
-
-@pytest.fixture(scope="module")
-def task(config):
-    loaded = tasks.setup_task(config.task)
-    loaded.load_dataset("valid")
-    return loaded
+    return configuration(data, *request.param, "--dropout", "0")
 
 
 @pytest.fixture
 def model(task, config):
     """In training mode, which the configuration leaves without dropout."""
-    torch.manual_seed(0)
-    return task.build_model(config.model)
-
-
-@pytest.fixture
-def batch(task):
-    dataset = task.dataset("valid")
-    return dataset.collater([dataset[number] for number in range(8)])
+    return model_of(task, config)
 
 
 @pytest.fixture(autouse=True)
@@ -115,12 +99,8 @@ def outcome(task, model, batch, fused, warming_up, reduce=True):
         LaboConfig(sentence_avg=False, ignore_prefix_size=1, **chosen), task
     )
     criterion.updates.num_updates = 9 if warming_up else 10
-    model.zero_grad()
     loss, _, log = criterion(model, batch, reduce)
-    loss.sum().backward()
-    # fairseq 0.12's encoder has parameters that it uses in evaluation alone
-    grads = [parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None]
-    return loss.detach(), log, grads
+    return loss.detach(), log, gradients(model, loss.sum())
 
 
 @pytest.mark.parametrize("warming_up", [True, False])

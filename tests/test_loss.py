@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labo_fairseq.losses import LaboLoss, labo_terms
+from labo_fairseq.losses import LaboLoss, labo, labo_terms, rows
 
 
 def draw(n, k, scale=3.0, seed=0, dtype=torch.float64):
@@ -55,11 +55,9 @@ def test_any_shape_magnitude_and_option(n, k, scale, tau, rho, alpha, seed):
 
 
 def test_blocks_cut_anywhere(monkeypatch):
-    from labo_fairseq.losses import labo
-
     logits, target = draw(23, 40)
     whole = check(logits, target)
-    monkeypatch.setattr(labo, "_BLOCK_ELEMENTS_PER_THREAD", 7 * 40)
+    monkeypatch.setattr(rows, "_BLOCK_ELEMENTS_PER_THREAD", 7 * 40)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     for one, other in zip(whole, check(logits, target)):
         torch.testing.assert_close(one, other, rtol=1e-14, atol=1e-14)
@@ -108,8 +106,8 @@ def test_any_scale_of_the_gradient(dtype, form):
 @pytest.mark.parametrize("tau", [0.3, 1.25, 1e4])
 @pytest.mark.parametrize("alpha", ["adaptive", 0.1, 1.0])
 def test_extreme_logits_stay_finite(dtype, tau, alpha):
-    rows = [[1e4, -1e4, 0.0], [-1e4, -1e4, -1e4], [1e4, 1e4, 1e4], [5.0, -math.inf, 3.0], [0.0, 1e4, -math.inf]]
-    logits, target = torch.tensor(rows, dtype=dtype), torch.tensor([0, 1, 2, 0, 1])
+    logits = [[1e4, -1e4, 0.0], [-1e4, -1e4, -1e4], [1e4, 1e4, 1e4], [5.0, -math.inf, 3.0], [0.0, 1e4, -math.inf]]
+    logits, target = torch.tensor(logits, dtype=dtype), torch.tensor([0, 1, 2, 0, 1])
     terms = check(logits, target, tau=tau, alpha=alpha, rtol=1e-4, atol=1e-2)
     assert all(term.isfinite().all() for term in terms)
 
@@ -282,16 +280,14 @@ def test_logits_may_be_written_to_after_the_loss():
 
 @pytest.mark.parametrize("evaluation", ["no_grad", "no gradient required"])
 def test_an_evaluation_makes_no_gradient(monkeypatch, evaluation):
-    from labo_fairseq.losses import labo
-
     logits, target = draw(4, 6)
-    given, rows = [], labo.labo_rows
-    monkeypatch.setattr(labo, "labo_rows", lambda *arguments: given.append(arguments) or rows(*arguments))
+    given, reduce_rows = [], labo.reduce_rows
+    monkeypatch.setattr(labo, "reduce_rows", lambda *arguments: given.append(arguments[5]) or reduce_rows(*arguments))
     expected = labo_terms(logits.clone().requires_grad_(), target).loss.detach()
     logits.requires_grad_(evaluation == "no_grad")
     with torch.set_grad_enabled(evaluation != "no_grad"):
         assert torch.equal(labo_terms(logits, target).loss, expected)
-    assert [arguments[6] is None for arguments in given] == [False, True]
+    assert [grad is None for grad in given] == [False, True]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """fairseq's view of the losses: importing this package registers the criterions."""
 
 from ..checkpoints import allow_fairseq_checkpoints
-from . import labo  # noqa: F401
+from . import confidence_penalty, distillation, focal, labo  # noqa: F401
 
 allow_fairseq_checkpoints()

@@ -13,20 +13,18 @@ The gradient is the same whether ``P*`` is held constant or not, because ``P*`` 
 
 import importlib.util
 import math
-from typing import Iterator, NamedTuple, Optional, Tuple, Union
+from functools import partial
+from typing import List, NamedTuple, Optional, Tuple, Union
 
 import torch
 from torch import Tensor, nn
+
+from .rows import differentiable_rows, predict, reduce_rows, rows_and_mask
 
 ADAPTIVE = "adaptive"
 
 # Above this τ, τ·log(mean e^(x/τ)) is taken as τ·log1p(mean(e^(x/τ) − 1)), which keeps its digits in float32.
 _LARGE_TAU = 10.0
-
-# Rows are processed in blocks: on a CPU small enough for the temporaries to stay in cache and large enough for
-# every thread to have its share, on a GPU small enough for them not to matter beside the logits.
-_BLOCK_ELEMENTS_PER_THREAD = 1 << 17
-_BLOCK_ELEMENTS_ELSEWHERE = 1 << 26
 
 
 class LaboTerms(NamedTuple):
@@ -62,31 +60,26 @@ def labo_rows(
         from . import triton_labo
 
         return triton_labo.labo_rows(logits, target, ignored, tau, alpha, rho, grad, scale)
-    n, k = logits.shape
-    terms = torch.empty(5, n, dtype=_accumulator(logits), device=logits.device)
-    for rows in _blocks(logits):
-        z = logits[rows].to(terms.dtype)
-        index = target[rows, None]
-        m = z.amax(dim=-1, keepdim=True)
-        nll = (m - z.gather(-1, index)).squeeze(-1)
-        x = (z - m).clamp_(min=torch.finfo(z.dtype).min)  # finite, so that 0·x is 0
-        p = x.softmax(dim=-1)
-        log_s = -p.amax(dim=-1).log()  # max p = e^0 / Σ e^x
-        nll += log_s
-        entropy = log_s - (p * x).sum(dim=-1)
-        p_star, annealed = _anneal(x, tau)
-        a = 1 - rho * entropy / math.log(k) if alpha is None else torch.full_like(nll, alpha)
-        # 0·inf is 0 here: a target of probability 0 costs nothing when its label has no mass
-        cross_entropy = torch.where(a == 1, torch.zeros_like(nll), (1 - a) * nll)
-        loss = cross_entropy + a * (log_s - annealed)
-        terms[:, rows] = torch.stack([loss, nll, a, entropy, p_star.gather(-1, index).squeeze(-1)])
-        if grad is not None:
-            p.scatter_add_(-1, index, a[:, None] - 1)
-            p.addcmul_(p_star, -a[:, None])
-            torch.mul(p, 1.0 if scale is None else scale[rows, None], out=grad[rows])
-    if grad is not None:
-        grad.index_fill_(0, ignored.nonzero().squeeze(-1), 0.0)
-    return terms.masked_fill_(ignored, 0.0)
+    return reduce_rows(
+        partial(_block, tau=tau, alpha=alpha, rho=rho), len(LaboTerms._fields), logits, target, ignored, grad, scale
+    )
+
+
+def _block(
+    z: Tensor, index: Tensor, tau: float, alpha: Optional[float], rho: float, with_grad: bool
+) -> Tuple[List[Tensor], Optional[Tensor]]:
+    """The fields of :class:`LaboTerms` and ∂R/∂z of logits (n, K); index: (n, 1)."""
+    x, p, log_s, nll, entropy = predict(z, index)
+    p_star, annealed = _anneal(x, tau)
+    a = 1 - rho * entropy / math.log(z.size(-1)) if alpha is None else torch.full_like(nll, alpha)
+    # 0·inf is 0 here: a target of probability 0 costs nothing when its label has no mass
+    cross_entropy = torch.where(a == 1, torch.zeros_like(nll), (1 - a) * nll)
+    loss = cross_entropy + a * (log_s - annealed)
+    terms = [loss, nll, a, entropy, p_star.gather(-1, index).squeeze(-1)]
+    if not with_grad:
+        return terms, None
+    p.scatter_add_(-1, index, a[:, None] - 1)
+    return terms, p.addcmul_(p_star, -a[:, None])
 
 
 def uses_triton(logits: Tensor, tau: float) -> bool:
@@ -107,35 +100,6 @@ def _anneal(x: Tensor, tau: float) -> Tuple[Tensor, Tensor]:
         mean = x.expm1_().mean(dim=-1)
         log_mean = torch.where(mean > -0.5, mean.log1p(), log_mean)
     return p_star, tau * log_mean
-
-
-class _Labo(torch.autograd.Function):
-    # On a CPU the gradient is made in the forward pass, while p and P* are in cache; on other devices memory is
-    # dearer than computing twice, and in half precision the scale must be known before rounding. It never takes
-    # the place of the logits: nothing tells who else will read them (an argmax, a second loss or backward pass).
-    @staticmethod
-    def forward(ctx, logits, target, ignored, tau, alpha, rho, differentiable):  # type: ignore[override]
-        early = logits.device.type == "cpu" and logits.dtype == _accumulator(logits)
-        ctx.grad = torch.empty(logits.shape, dtype=logits.dtype) if early and differentiable else None
-        terms = labo_rows(logits, target, ignored, tau, alpha, rho, ctx.grad)
-        ctx.options = (tau, alpha, rho)
-        ctx.save_for_backward(logits, target, ignored)
-        loss, *constants = terms.unbind()
-        ctx.mark_non_differentiable(*constants)
-        return (loss, *constants)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, grad_loss, *_):  # type: ignore[override]
-        # Given away, for whoever gets it may write to it, be it through a view: a second use computes it again.
-        grad, ctx.grad = ctx.grad, None
-        if grad is None:
-            logits, target, ignored = ctx.saved_tensors
-            grad = torch.empty(logits.shape, dtype=logits.dtype, device=logits.device)
-            labo_rows(logits, target, ignored, *ctx.options, grad, grad_loss)
-        elif not grad_loss.eq(1).all():  # a summed loss needs no second pass over the gradient
-            grad.mul_(grad_loss[:, None])
-        return grad, None, None, None, None, None, None
 
 
 def labo_terms(
@@ -164,19 +128,13 @@ def labo_terms(
         ValueError: an option out of range, shapes that do not fit, or fewer than two classes.
     """
     fixed = check_options(tau, alpha, rho)
-    if logits.dim() != 2 or target.shape != logits.shape[:1]:
-        raise ValueError(
-            f"labo_terms needs logits (N, K) and target (N,), not {tuple(logits.shape)} and {tuple(target.shape)}"
-        )
-    if logits.size(1) < 2:
-        raise ValueError(f"labo_terms needs at least two classes, not {logits.size(1)}")
-    ignored = target.eq(ignore_index)
+    target, ignored = rows_and_mask(logits, target, ignore_index)
     if uses_triton(logits, tau):
         from .triton_labo import TritonLabo
 
-        return LaboTerms(*TritonLabo.apply(logits, target.masked_fill(ignored, 0), ignored, tau, fixed, rho))
-    differentiable = torch.is_grad_enabled() and logits.requires_grad
-    return LaboTerms(*_Labo.apply(logits, target.masked_fill(ignored, 0), ignored, tau, fixed, rho, differentiable))
+        return LaboTerms(*TritonLabo.apply(logits, target, ignored, tau, fixed, rho))
+    rows = partial(labo_rows, tau=tau, alpha=fixed, rho=rho)
+    return LaboTerms(*differentiable_rows(rows, logits, target, ignored))
 
 
 class LaboLoss(nn.Module):
@@ -246,15 +204,3 @@ def check_options(tau: float, alpha: Union[str, float], rho: float) -> Optional[
     if not 0 <= fixed <= 1:
         raise ValueError(f"alpha is {alpha}: it must be 'adaptive' or a number in [0, 1]")
     return fixed
-
-
-def _accumulator(logits: Tensor) -> torch.dtype:
-    return torch.float64 if logits.dtype == torch.float64 else torch.float32
-
-
-def _blocks(logits: Tensor) -> Iterator[slice]:
-    n, k = logits.shape
-    on_cpu = logits.device.type == "cpu"
-    elements = _BLOCK_ELEMENTS_PER_THREAD * torch.get_num_threads() if on_cpu else _BLOCK_ELEMENTS_ELSEWHERE
-    size = max(1, elements // k)
-    return (slice(start, min(start + size, n)) for start in range(0, n, size))

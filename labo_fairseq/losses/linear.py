@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from .labo import ADAPTIVE, LaboLoss, LaboTerms, check_options, labo_rows
+from .rows import loss_and_constants
 
 # Logits in a chunk: enough rows to keep a matrix product busy, few beside those of a batch.
 _CHUNK_ELEMENTS = 1 << 23
@@ -103,9 +104,7 @@ class _LinearLabo(torch.autograd.Function):
         terms, grads = _project_and_reduce(hidden, weight, bias, target, ignored, options, needed)
         ctx.grads, ctx.options = grads if early else None, options
         ctx.save_for_backward(hidden, weight, bias, target, ignored)
-        loss, *constants = terms.unbind()
-        ctx.mark_non_differentiable(*constants)
-        return (loss, *constants)
+        return loss_and_constants(ctx, terms)
 
     @staticmethod
     @torch.autograd.function.once_differentiable

@@ -16,6 +16,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .rows import loss_and_constants
+
 _MAX_BLOCK = 4096
 _WARPS = 8
 
@@ -173,9 +175,7 @@ class TritonLabo(torch.autograd.Function):
         terms, saved = statistics(logits, target, ignored, tau, alpha, rho)
         ctx.save_for_backward(logits, target, ignored, saved)
         ctx.tau = tau
-        loss, *constants = terms.unbind()
-        ctx.mark_non_differentiable(*constants)
-        return (loss, *constants)
+        return loss_and_constants(ctx, terms)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
