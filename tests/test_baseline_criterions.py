@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from fairseq import checkpoint_utils
 from fairseq.criterions.label_smoothed_cross_entropy import LabelSmoothedCrossEntropyCriterion
 from fairseq.logging import metrics
@@ -34,6 +35,7 @@ from labo_fairseq.criterions.focal import (
 )
 from labo_fairseq.data.prepare import Recipe, prepare
 from labo_fairseq.losses import anti_focal_terms, confidence_penalty_terms, distillation_terms, focal_terms
+from labo_fairseq.resources import configs
 
 TEACHER = (
     *("--criterion", "label_smoothed_cross_entropy", "--label-smoothing", "0.1", "--lr", "0.01"),
@@ -158,6 +160,26 @@ def test_without_options_there_is_no_warmup(build, name):
     criterion = build(name)
     criterion.updates.num_updates = 0
     assert not criterion.warming_up
+
+
+@every_criterion
+def test_options_of_the_command_line_arrive(data, name):
+    _, _, chosen, _ = CRITERIONS[name]
+    given = {**chosen, "smoothing_warmup_steps": 7, "label_smoothing": 0.2}
+    if name == "knowledge_distillation":
+        given["teacher_path"] = "a.pt:b.pt"
+    words = [word for option, value in given.items() for word in ("--" + option.replace("_", "-"), str(value))]
+    config = configuration(data, *TRANSFORMER, "--criterion", name, *words).criterion
+    assert {option: config[option] for option in given} == given
+
+
+@pytest.mark.parametrize("file", ["cp", "fl", "afl", "kd"])
+def test_the_configurations_name_the_defaults(file):
+    written = yaml.safe_load((configs() / f"parts/criterion/{file}.yaml").read_text(encoding="utf-8"))["criterion"]
+    _, config, chosen, _ = CRITERIONS[written.pop("_name")]
+    assert written.pop("report_accuracy")
+    assert {option: written[option] for option in chosen} == {option: getattr(config(), option) for option in chosen}
+    assert written.keys() - chosen.keys() == ({"teacher_path"} if file == "kd" else set())
 
 
 @pytest.mark.parametrize(
