@@ -18,6 +18,13 @@ _NEWEST_HELP = "of the run, or the newest run below it"
 _OUT_HELP = "folder for everything that is written (default: analysis, in the folder of the last run)"
 
 
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Tells every default but None, which says nothing."""
+
+    def _get_help_string(self, action: argparse.Action) -> Optional[str]:
+        return action.help if action.default is None else super()._get_help_string(action)
+
+
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="labo-fairseq",
@@ -46,7 +53,7 @@ def _command(commands, name: str, run, summary: str, description: str = "") -> a
         name,
         help=summary,
         description=description or f"{summary[0].upper()}{summary[1:]}.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=_Help,
     )
     parser.set_defaults(run=run)
     return parser

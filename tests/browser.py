@@ -47,13 +47,14 @@ class Browser:
         """What a function body returns."""
         return self.call("POST", "/execute/sync", script=script, args=[])
 
-    def requests(self):
-        """Addresses asked for since the last call; data: ones are shortened to that."""
+    def requests(self, page):
+        """Addresses that a file asked for since the last call, its own too; data: ones are shortened to that."""
         entries = (
             json.loads(entry["message"])["message"] for entry in self.call("POST", "/se/log", type="performance")
         )
-        sent = [each["params"]["request"]["url"] for each in entries if each["method"] == "Network.requestWillBeSent"]
-        return ["data:" if url.startswith("data:") else url for url in sent]
+        sent = [each["params"] for each in entries if each["method"] == "Network.requestWillBeSent"]
+        urls = [each["request"]["url"] for each in sent if each["documentURL"] == page.resolve().as_uri()]
+        return ["data:" if url.startswith("data:") else url for url in urls]
 
     def errors(self):
         """What the console says."""

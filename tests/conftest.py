@@ -1,6 +1,8 @@
 """Real data for all tests: a few hundred verses, prepared once a session."""
 
+import campaign
 import pytest
+from fairseq_runs import command, run
 
 from labo_fairseq.data.bible import load_bible, split_by_chapter
 from labo_fairseq.data.fetch import cache_folder
@@ -28,3 +30,16 @@ def data(corpus, tmp_path_factory):
     """The same, prepared for fairseq."""
     recipe = Recipe("600 verses", "de", "en", bpe_operations=200)
     return prepare(corpus, recipe, tmp_path_factory.mktemp("corpus") / "data")
+
+
+@pytest.fixture(scope="session")
+def multi30k(tmp_path_factory):
+    """A folder in which the smoke runs of Multi30k de-en went through, LABO and label smoothing, and the outputs."""
+    folder = tmp_path_factory.mktemp("multi30k") / "runs"
+    shown = {}
+    for method in ("labo", "ls"):
+        options = ("--criterion", method, "--smoke", "--archive-dir", campaign.shared("multi30k"), "--folder", folder)
+        done = run(command("labo-fairseq"), "run", "multi30k", "de-en", *options)
+        assert done.returncode == 0, done.stdout[-3000:]
+        shown[method] = done.stdout
+    return folder, shown

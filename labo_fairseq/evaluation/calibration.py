@@ -29,8 +29,7 @@ def reliability(confidence: np.ndarray, correct: np.ndarray, bins: int = 10) -> 
     Raises:
         UserError: fewer than one bin.
     """
-    if bins < 1:
-        raise UserError(f"the number of bins is {bins}: it must be at least 1")
+    check_bins(bins)
     edges = np.arange(bins + 1) / bins
     # rounding may make a sum of probabilities a little larger than 1
     number = np.searchsorted(edges[1:-1], confidence, side="left")
@@ -41,6 +40,12 @@ def reliability(confidence: np.ndarray, correct: np.ndarray, bins: int = 10) -> 
         means = (float(values[inside].mean()) if tokens else None for values in (confidence, correct))
         found.append(Bin(float(edges[m]), float(edges[m + 1]), tokens, *means))
     return found
+
+
+def check_bins(bins: int) -> None:
+    """UserError where ``bins`` is no number of intervals."""
+    if bins < 1:
+        raise UserError(f"the number of bins is {bins}: it must be at least 1")
 
 
 def expected_calibration_error(bins: Sequence[Bin]) -> float:

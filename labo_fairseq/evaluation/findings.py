@@ -1,5 +1,6 @@
 """The analyses as tables and pictures, of numbers that are known already."""
 
+from functools import partial
 from typing import Any, Dict, List, Sequence
 
 from .analysis import Analysis
@@ -73,15 +74,15 @@ def labels_analysis(source: str, target: str, found: Dict[str, List[Position]], 
 
     Args:
         found: system → what :func:`label_positions` says of ``target``.
-        captions: system → the options of its labels.
+        captions: system → its name and the options of its labels.
     """
     pictures = [
         Picture(
             "labels" if len(found) == 1 else f"labels-{number}",
             f"Bars: what one-hot, uniform label smoothing and LABO give the probable tokens at each of the "
             f"{len(positions)} tokens of the translation, by {system}. The table holds the numbers.",
-            (11, 0.7 + 1.8 * label_rows(positions)),
-            lambda figure, positions=positions: paint_labels(figure, positions),
+            (10.5, 0.9 + 2.1 * label_rows(positions)),
+            partial(paint_labels, title=captions[system], positions=positions),
         )
         for number, (system, positions) in enumerate(found.items(), 1)
     ]
@@ -91,7 +92,7 @@ def labels_analysis(source: str, target: str, found: Dict[str, List[Position]], 
         f"“{source}” → “{target}”. α is the smoothing mass and H the entropy of the prediction, in bits, at each "
         "token; what the model (p), the smoothing distribution (P*), LABO's label and uniform label smoothing (LS) "
         "give the token itself; and the tokens that P* finds most probable there.",
-        [label_table(positions, f"{system}: {captions[system]}") for system, positions in found.items()],
+        [label_table(positions, captions[system]) for system, positions in found.items()],
         pictures,
         [record for system, positions in found.items() for record in _label_records(system, positions)],
         {"source": source, "target": target, "labels": captions},

@@ -29,12 +29,13 @@ caption { text-align: left; font-weight: 600; padding-bottom: .35rem; }
 th, td { padding: .25rem .9rem .25rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
 tbody th { font-weight: 400; white-space: nowrap; }
 thead th { border-bottom-color: var(--faint); font-weight: 600; }
+.long { min-width: 22rem; }
 .number { text-align: right; white-space: nowrap; }
 figure { margin: 0 0 1.5rem; }
-img { display: block; width: 100%; height: auto; }
+img { display: block; max-width: 100%; height: auto; }
 pre { overflow-x: auto; font-size: .8125rem; line-height: 1.4; }
 summary { cursor: pointer; padding: .25rem 0; }
-@media (max-width: 40rem) { figure img { min-width: 36rem; } }
+@media (max-width: 40rem) { figure img { max-width: none; width: 40rem; } }
 @media print { .wide { overflow: visible; } body { max-width: none; } }
 """
 

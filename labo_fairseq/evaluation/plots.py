@@ -10,8 +10,8 @@ from .picture import COLOURS
 
 _PANELS = 4  # a row, of labels
 _LABEL_COLOURS = {"one-hot": "#999999", "label smoothing": COLOURS[0], "LABO": COLOURS[1]}
-#: of the parts: frequent dark, rare bright
-_PART_COLOURS = dict(zip(PARTS, ("#44457C", "#2A9D8F", "#E9A63A")))
+#: of the parts; each is seen on white and on black
+_PART_COLOURS = dict(zip(PARTS, ("#7A6FCC", "#2A9D8F", "#E08E1B")))
 
 
 def paint_frequency(figure: Any, scores: Sequence[PartScore]) -> None:
@@ -30,7 +30,7 @@ def paint_frequency(figure: Any, scores: Sequence[PartScore]) -> None:
         _plain(axes)
         axes.margins(y=0.12)
     figure.axes[0].set_ylabel("BLEU")
-    _legend_above(figure, len(systems))
+    _legend_above(figure)
 
 
 def paint_confidence(figure: Any, found: Sequence[Confidence]) -> None:
@@ -44,7 +44,7 @@ def paint_confidence(figure: Any, found: Sequence[Confidence]) -> None:
                 axes.stairs(percent, edges, color=_PART_COLOURS[each.part], linewidth=1.8, label=each.part)
         axes.set_title(f"{system}, {test}", fontsize=10)
     _label_outside(grid, "probability of the chosen token", "tokens (%)")
-    _legend_above(figure, len(PARTS))
+    _legend_above(figure, "frequency of the source tokens")
 
 
 def paint_reliability(figure: Any, found: Sequence[Confidence]) -> None:
@@ -73,14 +73,14 @@ def label_rows(positions: Sequence[Position]) -> int:
     return -(-len(positions) // _PANELS)
 
 
-def paint_labels(figure: Any, positions: Sequence[Position]) -> None:
+def paint_labels(figure: Any, title: str, positions: Sequence[Position]) -> None:
     """Figure 1c: a panel a position, with what three labels give the tokens that are probable there."""
     panels = list(figure.subplots(label_rows(positions), _PANELS, sharex=True, squeeze=False).flat)
     for axes, (number, each) in zip(panels, enumerate(positions, 1)):
         shares = {share.token: share for share in [each.right, *each.top]}
         for row, share in enumerate(shares.values()):
             one_hot = float(share.token == each.right.token)
-            axes.text(share.label + 0.02, row + 0.28, f"{share.label:.3f}", va="center", fontsize=7)
+            axes.text(share.label + 0.02, row + 0.28, f"{share.label:.3f}", va="center", fontsize=6.5)
             for bar, (name, value) in enumerate(zip(_LABEL_COLOURS, (one_hot, share.uniform, share.label))):
                 place = row + (bar - 1) * 0.28
                 axes.barh(place, value, 0.26, color=_LABEL_COLOURS[name], label=name if row == 0 else None)
@@ -93,7 +93,7 @@ def paint_labels(figure: Any, positions: Sequence[Position]) -> None:
         _plain(axes, "x")
     for axes in panels[len(positions) :]:
         axes.remove()
-    _legend_above(figure, len(_LABEL_COLOURS))
+    _legend_above(figure, title)
 
 
 def _grid(figure: Any, found: Sequence[Confidence]) -> Dict[Tuple[str, str], Any]:
@@ -120,6 +120,7 @@ def _plain(axes: Any, grid: str = "y") -> None:
         axes.spines[side].set_visible(False)
 
 
-def _legend_above(figure: Any, columns: int) -> None:
+def _legend_above(figure: Any, title: str = "") -> None:
     handles, names = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside upper center", ncols=min(columns, 4), frameon=False, fontsize=9)
+    options = {"loc": "outside upper center", "ncols": min(len(names), 4), "frameon": False, "fontsize": 9}
+    figure.legend(handles, names, title=title, title_fontsize=9, **options)

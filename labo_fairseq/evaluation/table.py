@@ -10,6 +10,7 @@ WIDTH = 100  # columns of the terminal that a table should be readable in
 
 _NUMBER = re.compile(r"[+−-]?[\d,]+(\.\d+)?%?|")
 _GAP = "  "
+_LONG = 40  # characters of a cell that may be broken into lines on a page
 
 
 @dataclass(frozen=True)
@@ -52,19 +53,18 @@ class Table:
 
     def html(self) -> str:
         """A ``<table>`` with its caption, whose rows and columns have headings."""
-
-        def cell(tag: str, text: str, number: bool, scope: str = "") -> str:
-            kind = ' class="number"' if number else ""
-            return f"<{tag}{scope}{kind}>{escape(text)}</{tag}>"
-
+        longest = (max(map(len, column)) for column in zip(*self.rows))
+        kinds = [
+            ' class="number"' if number else ' class="long"' if length > _LONG else ""
+            for number, length in zip(self.numeric, longest)
+        ]
         titles = [
-            cell("th", text, number, ' scope="col"') if text else "<td></td>"
-            for text, number in zip(self.header, self.numeric)
+            f'<th scope="col"{kind}>{escape(text)}</th>' if text else "<td></td>"
+            for text, kind in zip(self.header, kinds)
         ]
         lines = [f"<table><caption>{escape(self.caption)}</caption>", f"<thead><tr>{''.join(titles)}</tr></thead>"]
         lines.append("<tbody>")
-        for row in self.rows:
-            first = cell("th", row[0], False, ' scope="row"')
-            rest = (cell("td", text, number) for text, number in zip(row[1:], self.numeric[1:]))
-            lines.append(f"<tr>{first}{''.join(rest)}</tr>")
+        for first, *rest in self.rows:
+            cells = (f"<td{kind}>{escape(text)}</td>" for text, kind in zip(rest, kinds[1:]))
+            lines.append(f'<tr><th scope="row">{escape(first)}</th>{"".join(cells)}</tr>')
         return "\n".join([*lines, "</tbody></table>"])

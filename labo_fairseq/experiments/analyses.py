@@ -10,6 +10,7 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence
 from ..data.corpus import Pair
 from ..data.subwords import to_subwords
 from ..evaluation.analysis import Analysis
+from ..evaluation.calibration import check_bins
 from ..evaluation.confidence import WHOLE, Confidence, chosen, forced
 from ..evaluation.findings import confidence_analysis, frequency_analysis, labels_analysis
 from ..evaluation.frequency import PARTS, count_tokens, frequency_scores, score_parts, thirds
@@ -17,7 +18,7 @@ from ..evaluation.labels import Labelling, label_positions
 from ..evaluation.picture import NO_PICTURE
 from ..evaluation.predictions import join
 from ..files import locked, read_lines
-from .decoded import TestSet, decode, named, test_sets
+from .decoded import HeldOut, decode, held_out, named
 from .forcing import ForcedModel
 from .run import Run
 
@@ -38,7 +39,7 @@ def analyse_frequency(runs: Sequence[Run], folder: Path) -> Analysis:
     counts = _count_tokens(runs[0])
     lowercase = bool(data.recipe.get("lowercase"))
     scored = []
-    for test in test_sets(runs[0]):
+    for test in held_out(runs[0]):
         lines = {name: decode(run, test, folder / _TRANSLATIONS).lines for name, run in systems.items()}
         references = list(read_lines(data.raw(test.name, test.direction[1])))
         scored += score_parts(test.name, _frequency_scores(runs[0], test, counts), lines, references, lowercase)
@@ -53,9 +54,10 @@ def analyse_confidence(runs: Sequence[Run], folder: Path, bins: int = 10) -> Ana
         bins: of the expected calibration error.
 
     Raises:
-        UserError: see :func:`named`, :func:`decode`, :func:`thirds` and :func:`reliability`.
+        UserError: see :func:`named`, :func:`decode`, :func:`thirds` and :func:`check_bins`.
     """
-    systems, tests = named(runs), test_sets(runs[0])
+    check_bins(bins)
+    systems, tests = named(runs), held_out(runs[0])
     counts = _count_tokens(runs[0])
     found: List[Confidence] = []
     for test in tests:
@@ -91,7 +93,7 @@ def analyse_labels(
         model = ForcedModel(run, direction)
         ((logits, right),) = model.logits([pair])
         found[name] = label_positions(logits.cpu(), right.cpu(), model.symbols, labelling, top)
-        captions[name] = str(labelling)
+        captions[name] = f"{name}: {labelling}"
     return labels_analysis(source, target, found, captions)
 
 
@@ -133,5 +135,5 @@ def _count_tokens(run: Run) -> Counter:
     return count_tokens(run.data.subwords(split, side) for split, direction in splits for side in direction)
 
 
-def _frequency_scores(run: Run, test: TestSet, counts: Counter) -> List[float]:
+def _frequency_scores(run: Run, test: HeldOut, counts: Counter) -> List[float]:
     return frequency_scores(read_lines(run.data.subwords(test.name, test.direction[0])), counts)

@@ -19,14 +19,12 @@ VALID = "valid"
 
 
 @dataclass(frozen=True)
-class TestSet:
+class HeldOut:
     """The validation set or a test set, in one direction."""
 
     split: str
     direction: Pair
     name: str  # of its files
-
-    __test__ = False  # pytest would collect it
 
 
 @dataclass(frozen=True)
@@ -37,11 +35,11 @@ class Decoded:
     probabilities: List[np.ndarray]  # of the chosen tokens of each sentence
 
 
-def test_sets(run: Run) -> List[TestSet]:
+def held_out(run: Run) -> List[HeldOut]:
     """In every direction the validation set, then the test sets."""
     splits = (VALID, *run.data.tests)
     return [
-        TestSet(split, (source, target), run.data.split(split, source, target))
+        HeldOut(split, (source, target), run.data.split(split, source, target))
         for source, target in run.directions
         for split in splits
     ]
@@ -61,26 +59,27 @@ def named(runs: Sequence[Run]) -> Dict[str, Run]:
     return dict(zip(short if len(set(short)) == len(short) else map(str, paths), runs))
 
 
-def decode(run: Run, test: TestSet, cache: Path) -> Decoded:
+def decode(run: Run, test: HeldOut, cache: Path) -> Decoded:
     """The run's own translations where it has them, else translations that are kept in ``cache``.
 
     Raises:
-        UserError: fairseq fails, or what it printed was changed since.
+        UserError: fairseq fails.
     """
     sentences = sum(1 for _ in read_lines(run.data.raw(test.name, test.direction[1])))
     output = run.translation(test.split, test.direction)
-    if not (output.exists() and _whole(generation_log(output), sentences)):
+    if not _whole(output, sentences):
         output = cache / _identity(run) / output.name
+        if output.exists() and not _whole(output, sentences):
+            output.unlink()
         translate_test(run.data, checkpoint_of(run), *test.direction, test.split, Decoding(), output)
-    log = generation_log(output)
-    if not _whole(log, sentences):
-        raise UserError(f"{log} does not tell of {sentences} sentences: remove {output.parent} to make it again")
-    found = chosen_probabilities(log)
+    found = chosen_probabilities(generation_log(output))
     return Decoded(list(read_lines(output)), [found[number] for number in range(sentences)])
 
 
-def _whole(log: Path, sentences: int) -> bool:
-    return log.exists() and sorted(chosen_probabilities(log)) == list(range(sentences))
+def _whole(output: Path, sentences: int) -> bool:
+    """Whether translations are there, and the log that holds their probabilities."""
+    log = generation_log(output)
+    return output.exists() and log.exists() and sorted(chosen_probabilities(log)) == list(range(sentences))
 
 
 def _identity(run: Run) -> str:

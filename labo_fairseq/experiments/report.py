@@ -46,7 +46,9 @@ def write_report(runs: Sequence[Run], folder: Path) -> Path:
         *map(_section, analyses),
     ]
     path = folder / "report.html"
-    text = f"Runs: {', '.join(systems)}; {'the first is the baseline.' if len(runs) > 1 else 'one run.'}"
+    baseline, *others = systems
+    text = f"A report of labo-fairseq on {baseline}{''.join(f', {name}' for name in others)}"
+    text += "; the first is the baseline." if others else "."
     with whole_file(path) as part:
         part.write_text(page(f"{corpus}, {directions}", text, sections), encoding="utf-8")
     return path
