@@ -1,5 +1,6 @@
 """A run's model in this process, told the right translation token by token (teacher forcing)."""
 
+import warnings
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Sequence, Tuple
 
@@ -70,7 +71,10 @@ class ForcedModel:
             before[row, : len(target)] = torch.cat([torch.tensor([end]), target[:-1]])
         inputs = {name: value.to(self.device) for name, value in batch["net_input"].items() if torch.is_tensor(value)}
         inputs["prev_output_tokens"] = before.to(self.device)
-        output = self.model(**inputs)[0]
+        with warnings.catch_warnings():
+            # torch 2 about the masks of fairseq's attention
+            warnings.filterwarnings("ignore", "Support for mismatched")
+            output = self.model(**inputs)[0]
         rows = {index: output[row, : len(targets[index])] for row, index in enumerate(order)}
         return ((rows[index], target.to(self.device)) for index, target in enumerate(targets))
 
