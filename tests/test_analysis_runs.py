@@ -15,7 +15,7 @@ from labo_fairseq.commands import USER_DIR
 from labo_fairseq.evaluation.decode import generation_log
 from labo_fairseq.evaluation.predictions import join
 from labo_fairseq.evaluation.table import WIDTH
-from labo_fairseq.experiments.analyses import labelling_of
+from labo_fairseq.experiments.analyses import labelling_of, training_counts
 from labo_fairseq.experiments.decoded import decode, held_out
 from labo_fairseq.experiments.forcing import ForcedModel, checkpoint_of
 from labo_fairseq.experiments.run import load_run
@@ -46,12 +46,10 @@ def test_help_teaches():
 
 def test_counts_are_those_of_fairseqs_dictionary(pair):
     """The joined dictionary is what the script of Raunak et al. takes the frequencies from."""
-    from labo_fairseq.experiments.analyses import _count_tokens
-
     labo = load_run(pair[1])
     entries = (line.rpartition(" ") for line in read_lines(labo.data.binarised / "dict.de.txt"))
     known = {token: int(count) for token, _, count in entries if not token.startswith("madeupword")}
-    assert _count_tokens(labo) == known
+    assert training_counts(labo) == known
 
 
 def test_teacher_forcing_is_fairseq_validate(pair, tmp_path):

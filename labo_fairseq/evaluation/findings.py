@@ -79,7 +79,7 @@ def labels_analysis(source: str, target: str, found: Dict[str, List[Position]], 
     pictures = [
         Picture(
             "labels" if len(found) == 1 else f"labels-{number}",
-            f"Bars: what one-hot, uniform label smoothing and LABO give the probable tokens at each of the "
+            "Bars: what one-hot, uniform label smoothing and LABO give the probable tokens at each of the "
             f"{len(positions)} tokens of the translation, by {system}. The table holds the numbers.",
             (10.5, 0.9 + 2.1 * label_rows(positions)),
             partial(paint_labels, title=captions[system], positions=positions),

@@ -36,7 +36,7 @@ def analyse_frequency(runs: Sequence[Run], folder: Path) -> Analysis:
         UserError: see :func:`named`, :func:`decode` and :func:`thirds`.
     """
     systems, data = named(runs), runs[0].data
-    counts = _count_tokens(runs[0])
+    counts = training_counts(runs[0])
     lowercase = bool(data.recipe.get("lowercase"))
     scored = []
     for test in held_out(runs[0]):
@@ -58,7 +58,7 @@ def analyse_confidence(runs: Sequence[Run], folder: Path, bins: int = 10) -> Ana
     """
     check_bins(bins)
     systems, tests = named(runs), held_out(runs[0])
-    counts = _count_tokens(runs[0])
+    counts = training_counts(runs[0])
     found: List[Confidence] = []
     for test in tests:
         scores = _frequency_scores(runs[0], test, counts)
@@ -129,8 +129,8 @@ def labelling_of(run: Run) -> Labelling:
     return replace(labelling, epsilon=criterion.get("label_smoothing", labelling.epsilon))
 
 
-def _count_tokens(run: Run) -> Counter:
-    """Counts in all training text, on both sides."""
+def training_counts(run: Run) -> Counter:
+    """How often each subword occurs in the text that ``run`` was trained on, both sides together."""
     splits = [(run.data.split("train", *direction), direction) for direction in run.directions]
     return count_tokens(run.data.subwords(split, side) for split, direction in splits for side in direction)
 
