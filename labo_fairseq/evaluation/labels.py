@@ -102,8 +102,8 @@ def label_table(positions: Sequence[Position], caption: str) -> Table:
     """A row a position."""
     rows = []
     for number, each in enumerate(positions, 1):
-        # no-break spaces: a token and its number stay on one line
-        top = " · ".join(f"{share.token}\u00a0{share.p_star:.3f}" for share in each.top)
+        # no-break spaces: a token, its number and the dot stay on one line
+        top = "\u00a0· ".join(f"{share.token}\u00a0{share.p_star:.3f}" for share in each.top)
         values = (each.alpha, each.entropy, each.probability, each.right.p_star, each.right.label, each.right.uniform)
         rows.append((f"{number} {each.right.token}", *(f"{value:.3f}" for value in values), top))
     header = ("token", "α", "H", "p", "P*", "label", "LS", f"{len(positions[0].top)} most probable tokens of P*")

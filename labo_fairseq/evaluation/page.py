@@ -29,7 +29,7 @@ caption { text-align: left; font-weight: 600; padding-bottom: .35rem; }
 th, td { padding: .25rem .9rem .25rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
 tbody th { font-weight: 400; white-space: nowrap; }
 thead th { border-bottom-color: var(--faint); font-weight: 600; }
-.long { min-width: 22rem; }
+.long { min-width: 32rem; }
 .number { text-align: right; white-space: nowrap; }
 figure { margin: 0 0 1.5rem; }
 img { display: block; max-width: 100%; height: auto; }
