@@ -8,7 +8,7 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).resolve().parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "labo_fairseq/__init__.py").read_text(encoding="utf-8")).group(1)
 
-PLOTS = ["matplotlib"]
+PLOTS = ["matplotlib>=3.7"]
 # The kernels run under its interpreter in the tests; where there is a GPU, torch brings it along.
 TRITON = ['triton>=3.2; sys_platform == "linux" and platform_machine == "x86_64" and python_version >= "3.11"']
 

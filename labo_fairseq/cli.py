@@ -1,6 +1,7 @@
 """``labo-fairseq``: corpora, trainings and scores around fairseq's own commands."""
 
 import argparse
+import logging
 import os
 import sys
 from pathlib import Path
@@ -13,6 +14,15 @@ from .resources import methods
 
 _RUNS = Path("runs")
 _DATA_HELP = "folder with archives that you have already (default: LABO_DATA)"
+_NEWEST_HELP = "of the run, or the newest run below it"
+_OUT_HELP = "folder for everything that is written (default: analysis, in the folder of the last run)"
+
+
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Tells every default but None, which says nothing."""
+
+    def _get_help_string(self, action: argparse.Action) -> Optional[str]:
+        return action.help if action.default is None else super()._get_help_string(action)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -30,6 +40,8 @@ def build_parser() -> argparse.ArgumentParser:
         _add_config,
         _add_evaluate,
         _add_compare,
+        _add_analyse,
+        _add_report,
         _add_translate,
     ):
         add(commands)
@@ -41,7 +53,7 @@ def _command(commands, name: str, run, summary: str, description: str = "") -> a
         name,
         help=summary,
         description=description or f"{summary[0].upper()}{summary[1:]}.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=_Help,
     )
     parser.set_defaults(run=run)
     return parser
@@ -297,6 +309,114 @@ def _compare(args: argparse.Namespace) -> None:
     print(json.dumps([each.to_json() for each in compared], indent=2) if args.json else render(compared))
 
 
+def _add_analyse(commands) -> None:
+    parser = commands.add_parser(
+        "analyse",
+        help="the paper's section 5 for finished runs: frequency, confidence, labels",
+        description="What distinguishes finished runs beyond their scores. Each analysis prints tables and writes "
+        "Markdown, CSV, JSON and PNG.",
+    )
+    analyses = parser.add_subparsers(dest="analysis", required=True, metavar="ANALYSIS")
+    frequency = _command(
+        analyses,
+        "frequency",
+        _frequency,
+        "BLEU on frequent and on rare text (Table 4)",
+        "Cut the validation and test sets into three equal parts by the Frequency Score of their source sentences, "
+        "the mean count of a sentence's subwords in the training text, and score each run on each part. What a run "
+        "has not translated yet, such as the validation set, is translated with beam 5 and kept for the next time.",
+    )
+    confidence = _command(
+        analyses,
+        "confidence",
+        _confidence,
+        "probabilities of the chosen tokens on the same parts (figure 2), and calibration",
+        "The probabilities of the tokens that beam search with beam 5 chose; and, with the right translation given "
+        "token by token, accuracy, entropy, expected calibration error and reliability diagrams.",
+    )
+    for each in (frequency, confidence):
+        _add_runs(each)
+    confidence.add_argument(
+        "--bins", type=int, default=10, metavar="M", help="of the calibration error, of equal width"
+    )
+    labels = _command(
+        analyses,
+        "labels",
+        _labels,
+        "the smoothed label of every token of a translation (figure 1c)",
+        "For each token of TARGET as the translation of SOURCE: the smoothing mass α, the entropy H of the model's "
+        "prediction, the tokens that P* finds most probable, and the label, beside that of uniform label smoothing. "
+        'For example:  labo-fairseq analyse labels runs/bible/de-en/labo-seed1 "Am Anfang war das Wort." '
+        '"In the beginning was the Word."',
+    )
+    labels.add_argument("folder", nargs="?", type=Path, default=_RUNS, metavar="RUN", help=_NEWEST_HELP)
+    labels.add_argument("source_text", metavar="SOURCE", help="a sentence, as in the raw text")
+    labels.add_argument("target_text", metavar="TARGET", help="its translation")
+    labels.add_argument("--source", default="", metavar="LANG", help="language of SOURCE, where a run knows several")
+    labels.add_argument("--top", type=int, default=5, metavar="N", help="how many tokens of P* to show")
+    labels.add_argument("--tau", type=float, help="temperature of P* (default: the run's, 1.25 if it has none)")
+    labels.add_argument("--alpha", help="'adaptive' or a number (default: the run's, or adaptive)")
+    labels.add_argument("--rho", type=float, help="of the adaptive α (default: the run's, or 0.5)")
+    labels.add_argument("--out", type=Path, metavar="DIR", help=_OUT_HELP)
+
+
+def _add_runs(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folders", type=Path, nargs="+", metavar="RUN", help="folders of runs, the baseline first")
+    parser.add_argument("--out", type=Path, metavar="DIR", help=_OUT_HELP)
+
+
+def _frequency(args: argparse.Namespace) -> None:
+    from .experiments.analyses import analyse_frequency, publish, workplace
+    from .experiments.run import load_run
+
+    runs = [load_run(folder) for folder in args.folders]
+    with workplace(runs, args.out) as folder:
+        publish(analyse_frequency(runs, folder), folder)
+
+
+def _confidence(args: argparse.Namespace) -> None:
+    from .experiments.analyses import analyse_confidence, publish, workplace
+    from .experiments.run import load_run
+
+    runs = [load_run(folder) for folder in args.folders]
+    with workplace(runs, args.out) as folder:
+        publish(analyse_confidence(runs, folder, args.bins), folder)
+
+
+def _labels(args: argparse.Namespace) -> None:
+    from .experiments.analyses import analyse_labels, publish, workplace
+    from .experiments.translate import direction_of, newest_run
+
+    run = newest_run(args.folder)
+    given = {name: getattr(args, name) for name in ("tau", "alpha", "rho") if getattr(args, name) is not None}
+    found = analyse_labels([run], direction_of(run, args.source), args.source_text, args.target_text, given, args.top)
+    with workplace([run], args.out) as folder:
+        publish(found, folder)
+
+
+def _add_report(commands) -> None:
+    parser = _command(
+        commands,
+        "report",
+        _report,
+        "one self-contained page on finished runs: curves, scores, cost, analyses",
+        "Write report.html: training curves, α and entropy over time, scores with their signatures, cost, settings, "
+        "and the three analyses. It is one file that opens without a network, in any browser, light or dark. The "
+        "files of the analyses are written beside it.",
+    )
+    _add_runs(parser)
+
+
+def _report(args: argparse.Namespace) -> None:
+    from .experiments.analyses import workplace
+    from .experiments.report import write_report
+    from .experiments.run import load_run
+
+    runs = [load_run(folder) for folder in args.folders]
+    with workplace(runs, args.out) as folder:
+        print(f"{'report':<10}{write_report(runs, folder)}")
+
+
 def _add_translate(commands) -> None:
     parser = _command(
         commands,
@@ -305,7 +425,7 @@ def _add_translate(commands) -> None:
         "translate lines from standard input with a trained run",
         "Translate standard input, a line for a line, with a finished run.",
     )
-    parser.add_argument("folder", nargs="?", type=Path, default=_RUNS, help="of the run, or the newest run below it")
+    parser.add_argument("folder", nargs="?", type=Path, default=_RUNS, help=_NEWEST_HELP)
     parser.add_argument("--source", default="", metavar="LANG", help="to translate from, where a run knows several")
     parser.add_argument("--beam", type=int, default=5, help="width of the search")
 
@@ -345,6 +465,8 @@ def _parse(argv: Optional[List[str]]) -> argparse.Namespace:
 
 def main(argv: Optional[List[str]] = None) -> int:
     args = _parse(argv)
+    # before fairseq is imported, which would show every library's debugging messages
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
         args.run(args)
     except UserError as error:

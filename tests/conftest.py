@@ -1,6 +1,8 @@
 """Real data for all tests: a few hundred verses, prepared once a session, and fairseq's view of them."""
 
+import campaign
 import pytest
+from fairseq_runs import command, run
 
 from labo_fairseq.data.bible import load_bible, split_by_chapter
 from labo_fairseq.data.fetch import cache_folder
@@ -43,3 +45,16 @@ def batch(task):
     """Eight sentences of different lengths, so with padding."""
     dataset = task.dataset("valid")
     return dataset.collater([dataset[number] for number in range(8)])
+
+
+@pytest.fixture(scope="session")
+def multi30k(tmp_path_factory):
+    """A folder in which the smoke runs of Multi30k de-en went through, LABO and label smoothing, and the outputs."""
+    folder = tmp_path_factory.mktemp("multi30k") / "runs"
+    shown = {}
+    for method in ("labo", "ls"):
+        options = ("--criterion", method, "--smoke", "--archive-dir", campaign.shared("multi30k"), "--folder", folder)
+        done = run(command("labo-fairseq"), "run", "multi30k", "de-en", *options)
+        assert done.returncode == 0, done.stdout[-3000:]
+        shown[method] = done.stdout
+    return folder, shown

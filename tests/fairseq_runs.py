@@ -1,5 +1,6 @@
 """Real fairseq commands on small data, as a user would type them."""
 
+import csv
 import os
 import re
 import socket
@@ -53,6 +54,17 @@ def run(*arguments, env=None, cwd=None, **kwargs):
         cwd=cwd,
         **kwargs,
     )
+
+
+def finished(folder, method="labo"):
+    """The run of a method below the folder of the fixture ``multi30k``."""
+    return folder / "multi30k" / "de-en" / f"{method}-seed1-smoke"
+
+
+def read_csv(path):
+    """Its rows, each by the names of the columns."""
+    with open(path, encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def train_command(data, folder, *options, updates=10, model=TRANSFORMER):

@@ -7,10 +7,11 @@ import subprocess
 import campaign
 import pytest
 import yaml
-from fairseq_runs import assert_same_parameters, command, free_port, parameters, run, side_by_side
+from fairseq_runs import assert_same_parameters, command, finished, free_port, parameters, read_csv, run, side_by_side
 
 from labo_fairseq.data.moses import lowercase, tokenise
 from labo_fairseq.data.prepared import Prepared
+from labo_fairseq.evaluation.curves import read_curves
 from labo_fairseq.files import read_lines
 
 LABO = command("labo-fairseq")
@@ -56,23 +57,6 @@ def test_wmt14(tmp_path):
     text = "\n".join(read_lines(data.tokens("train", "en")))
     assert "@-@" in text
     assert "&apos;" in text
-
-
-@pytest.fixture(scope="module")
-def multi30k(tmp_path_factory):
-    """A folder in which the smoke run of Multi30k de-en went through, with LABO and with label smoothing."""
-    folder = tmp_path_factory.mktemp("multi30k") / "runs"
-    shown = {}
-    for method in ("labo", "ls"):
-        options = ("--criterion", method, "--smoke", "--archive-dir", campaign.shared("multi30k"), "--folder", folder)
-        done = run(LABO, "run", "multi30k", "de-en", *options)
-        assert done.returncode == 0, done.stdout[-3000:]
-        shown[method] = done.stdout
-    return folder, shown
-
-
-def finished(folder, method="labo"):
-    return folder / "multi30k" / "de-en" / f"{method}-seed1-smoke"
 
 
 TESTS = ["test_2016_flickr", "test_2017_flickr", "test_2017_mscoco"]
@@ -198,6 +182,16 @@ def test_iwslt17_in_one_model(tmp_path):
     log = (place / "train.log").read_text(encoding="utf-8")
     assert "__de__" in log or "langtok" in log
     assert max(len(line.split()) for line in read_lines(data.subwords("train.fr-en", "fr"))) <= 250
+    # and its report: every set in both directions
+    done = run(LABO, "report", place)
+    assert done.returncode == 0, done.stdout[-3000:]
+    rows = [row for row in read_csv(place / "analysis" / "confidence.csv") if row["part"] == "all"]
+    assert [row["test"] for row in rows] == ["valid.de-en", "test.de-en", "valid.fr-en", "test.fr-en"]
+    # the training measured the same accuracy, which it would not with other tokens of the languages
+    known = read_curves(place / "train.log")["valid"]["accuracy"].values()
+    valid = [(int(row["forced_tokens"]), float(row["forced_accuracy"])) for row in rows if "valid" in row["test"]]
+    right, all_tokens = sum(tokens * share for tokens, share in valid), sum(tokens for tokens, _ in valid)
+    assert 100 * right / all_tokens == pytest.approx(max(known), abs=0.02)
 
 
 def test_custom(tmp_path):

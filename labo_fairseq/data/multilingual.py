@@ -88,7 +88,7 @@ def _learn(texts: List[Path], files: Prepared, vocabulary: int, workers: int) ->
         num_threads=workers,
         minloglevel=1,
     )
-    model = _model(files.sentencepiece)
+    model = load_sentencepiece(files.sentencepiece)
     units = (model.id_to_piece(number) for number in range(model.get_piece_size()) if not _special(model, number))
     dictionary = files.folder / "dict.txt"
     # fairseq wants a count of every unit, and uses it for nothing here
@@ -101,7 +101,7 @@ def _special(model: sentencepiece.SentencePieceProcessor, number: int) -> bool:
 
 
 def _encode(path: Path, maximum: Optional[int], pairs: List[Pair]) -> List[Line]:
-    model = _model(path)
+    model = load_sentencepiece(path)
     lines = []
     for pair in pairs:
         pieces = [model.encode(text, out_type=str) for text in pair]
@@ -111,5 +111,6 @@ def _encode(path: Path, maximum: Optional[int], pairs: List[Pair]) -> List[Line]
 
 
 @lru_cache(maxsize=1)
-def _model(path: Path) -> sentencepiece.SentencePieceProcessor:
+def load_sentencepiece(path: Path) -> sentencepiece.SentencePieceProcessor:
+    """The units of a multilingual corpus."""
     return sentencepiece.SentencePieceProcessor(model_file=str(path))

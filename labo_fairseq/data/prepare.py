@@ -151,13 +151,14 @@ def _tokenise(recipe: Recipe, training: bool, pairs: List[Pair]) -> List[Line]:
 
 
 def _apply_bpe(codes: Path, clean: Optional[Clean], lines: List[Line]) -> List[Line]:
-    bpe = _bpe(codes)
+    bpe = load_bpe(codes)
     split = [line._replace(subwords=tuple(map(bpe.process_line, line.tokens))) for line in lines]
     return _clean(split, clean, "subwords")
 
 
 @lru_cache(maxsize=1)
-def _bpe(codes: Path) -> BPE:
+def load_bpe(codes: Path) -> BPE:
+    """The merge operations of :func:`learn_joint_bpe`."""
     with open(codes, encoding="utf-8") as file:
         return BPE(file)
 

@@ -56,9 +56,11 @@ class Prepared:
         """What ``fairseq-train`` takes as DATA."""
         return self.folder / "bin"
 
-    def subset(self, test: str) -> str:
-        """fairseq's name of a test set, for ``--gen-subset``."""
-        number = self.tests.index(test)
+    def subset(self, split: str) -> str:
+        """fairseq's name of the validation set or of a test set, for ``--gen-subset``."""
+        if split == "valid":
+            return split
+        number = self.tests.index(split)
         return f"test{number}" if number else "test"
 
     def raw(self, split: str, language: str) -> Path:

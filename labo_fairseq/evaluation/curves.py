@@ -1,10 +1,14 @@
 """Training curves out of fairseq's JSON log."""
 
 import json
+from itertools import cycle
 from pathlib import Path
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
-from ..files import read_lines, whole_file
+from ..files import read_lines
+from .picture import COLOURS, save_png
+
+Curves = Dict[str, Dict[str, Dict[int, float]]]
 
 #: what is drawn, if logged: title of the panel and the names whose training and validation values it shows
 _PANELS = (
@@ -12,6 +16,16 @@ _PANELS = (
     ("objective (bits)", ("loss",)),
     ("smoothing mass α, P*(target)", ("alpha", "p_star")),
     ("entropy of p (bits)", ("entropy",)),
+)
+
+#: what is drawn of several runs, if logged: title of the panel, training or validation, name
+_COMPARED = (
+    ("validation: negative log-likelihood (bits)", "valid", "nll_loss"),
+    ("validation: BLEU by fairseq", "valid", "bleu"),
+    ("training: negative log-likelihood (bits)", "train", "nll_loss"),
+    ("training: smoothing mass α", "train", "alpha"),
+    ("training: entropy of p (bits)", "train", "entropy"),
+    ("training: P*(target)", "train", "p_star"),
 )
 
 
@@ -26,9 +40,9 @@ def parse_record(line: str) -> Optional[Tuple[str, Dict[str, Any]]]:
         return None
 
 
-def read_curves(log: Path) -> Dict[str, Dict[str, Dict[int, float]]]:
+def read_curves(log: Path) -> Curves:
     """``{"train" | "valid": {name: {update: value}}}``; where a run was resumed, its last word counts."""
-    curves: Dict[str, Dict[str, Dict[int, float]]] = {"train": {}, "valid": {}}
+    curves: Curves = {"train": {}, "valid": {}}
     for line in read_lines(log):
         record = parse_record(line)
         if record is None or record[0] == "train":
@@ -42,31 +56,54 @@ def read_curves(log: Path) -> Dict[str, Dict[str, Dict[int, float]]]:
 
 def plot_training(log: Path, picture: Path, title: str, warmup_ends: Optional[int] = None) -> bool:
     """Draw the curves of ``log`` into ``picture`` (PNG); False where matplotlib is not installed."""
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        return False
     curves = read_curves(log)
-    figure = Figure(figsize=(10, 7), constrained_layout=True)
-    FigureCanvasAgg(figure)
-    figure.suptitle(title)
-    for axes, (label, names) in zip(figure.subplots(2, 2).flat, _PANELS):
-        for name in names:
-            for kind, style in (("train", "-"), ("valid", "o--")):
-                points = sorted(curves[kind].get(name, {}).items())
-                if points:
-                    axes.plot(*zip(*points), style, markersize=4, label=f"{kind} {name}")
-        if warmup_ends:
-            axes.axvline(warmup_ends, color="grey", linewidth=0.8, linestyle=":", label="smoothing warm-up ends")
-        axes.set_title(label, fontsize=10)
+
+    def paint(figure: Any) -> None:
+        figure.suptitle(title)
+        for axes, (label, names) in zip(figure.subplots(2, 2).flat, _PANELS):
+            for name in names:
+                for kind, style in (("train", "-"), ("valid", "o--")):
+                    points = sorted(curves[kind].get(name, {}).items())
+                    if points:
+                        axes.plot(*zip(*points), style, markersize=4, label=f"{kind} {name}")
+            if warmup_ends:
+                axes.axvline(warmup_ends, color="grey", linewidth=0.8, linestyle=":", label="smoothing warm-up ends")
+            axes.set_title(label, fontsize=10)
+            axes.set_xlabel("updates")
+            axes.grid(alpha=0.3)
+            if axes.get_legend_handles_labels()[0]:
+                axes.legend(fontsize=8)
+
+    return save_png(picture, (10, 7), paint)
+
+
+def compared_panels(runs: Dict[str, Curves]) -> List[Tuple[str, str, str]]:
+    """Title, kind and name of the curves that at least one of ``runs`` has."""
+    return [panel for panel in _COMPARED if any(curves[panel[1]].get(panel[2]) for curves in runs.values())]
+
+
+def paint_compared(figure: Any, runs: Dict[str, Curves], warmups: Dict[str, Optional[int]]) -> None:
+    """Curves of several runs, two panels a row.
+
+    Args:
+        warmups: run → the update with which its smoothing warm-up ends, if it has one.
+    """
+    panels = compared_panels(runs)
+    grid = figure.subplots(-(-len(panels) // 2), 2, squeeze=False)
+    for axes, (title, kind, name) in zip(grid.flat, panels):
+        for colour, (run, curves) in zip(cycle(COLOURS), runs.items()):
+            points = sorted(curves[kind].get(name, {}).items())
+            if points:
+                axes.plot(*zip(*points), "o-" if kind == "valid" else "-", markersize=3.5, color=colour)
+            if warmups[run]:
+                axes.axvline(warmups[run], color=colour, linewidth=1, linestyle=":")
+        axes.set_title(title, fontsize=10)
         axes.set_xlabel("updates")
         axes.grid(alpha=0.3)
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend(fontsize=8)
-    with whole_file(picture) as part:
-        figure.savefig(part, dpi=120, format="png")
-    return True
+    for axes in grid.flat[len(panels) :]:
+        axes.remove()
+    lines = [figure.axes[0].plot([], [], color=colour)[0] for colour, _ in zip(cycle(COLOURS), runs)]
+    figure.legend(lines, list(runs), loc="outside upper center", ncols=min(len(runs), 4), frameon=False, fontsize=9)
 
 
 def _number(value: Any) -> Any:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Dict, List, Tuple
 
+import numpy as np
 from tqdm import tqdm
 
 from ..commands import USER_DIR, run_fairseq
@@ -46,10 +47,29 @@ def finish(data: Prepared, language: str, lines: List[str]) -> List[str]:
     return lines if data.multilingual else detokenise(language, lines)
 
 
+def generation_log(output: Path) -> Path:
+    """What ``fairseq-generate`` printed when it made the translations ``output``."""
+    return output.with_suffix(".log")
+
+
+def chosen_probabilities(log: Path) -> Dict[int, np.ndarray]:
+    """Sentence → probabilities (tokens,) that the model gave the tokens of its best hypothesis, the last one ``</s>``.
+
+    Args:
+        log: of ``fairseq-generate``, whose ``P-`` lines hold logarithms in base 2 with four decimals.
+    """
+    found = {}
+    for line in read_lines(log):
+        if line.startswith("P-"):
+            number, _, values = line[2:].partition("\t")
+            found[int(number)] = np.exp2(np.array(values.split(), dtype=np.float64))
+    return found
+
+
 def translate_test(
     data: Prepared, checkpoint: Path, source: str, target: str, test: str, decoding: Decoding, output: Path
 ) -> Path:
-    """Translate a test set into ``output``, one detokenised line a sentence, and return the file of its tokens.
+    """Translate a test set, or "valid", into ``output``, a detokenised line a sentence; the file of its tokens.
 
     Both are whole or not there; what is there already is not made again.
 
@@ -61,7 +81,7 @@ def translate_test(
         return tokens
     lines = sum(1 for _ in read_lines(data.raw(data.split(test, source, target), target)))
     hypotheses: Dict[int, str] = {}
-    log = output.with_suffix(".log")
+    log = generation_log(output)
     output.parent.mkdir(parents=True, exist_ok=True)
     if log.exists():
         log.unlink()

@@ -29,12 +29,18 @@ def compare_runs(runs: Sequence[Run], test: Optional[str] = None, samples: int =
     name = test or next(iter(names))
     if name not in names:
         raise UserError(f"{first.folder} has no test set {name!r}: choose from {', '.join(names)}")
+    refuse_unlike(runs)
+    each, direction = names[name]
+    references = list(read_lines(first.data.raw(name, direction[1])))
+    systems = {str(run.folder): list(read_lines(run.translation(each, direction))) for run in runs}
+    return compare(systems, references, bool(first.data.recipe.get("lowercase")), samples)
+
+
+def refuse_unlike(runs: Sequence[Run]) -> None:
+    """UserError where ``runs`` were trained on different data or in different directions."""
+    first = runs[0]
     for run in runs[1:]:
         if run.data.recipe != first.data.recipe or run.directions != first.directions:
             raise UserError(
                 f"{run.folder} and {first.folder} were trained on different data or in different directions"
             )
-    each, direction = names[name]
-    references = list(read_lines(first.data.raw(name, direction[1])))
-    systems = {str(run.folder): list(read_lines(run.translation(each, direction))) for run in runs}
-    return compare(systems, references, bool(first.data.recipe.get("lowercase")), samples)

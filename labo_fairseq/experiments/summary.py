@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Dict, Optional
 
 from ..evaluation.curves import plot_training
+from ..evaluation.picture import NO_PICTURE
 from ..files import read_lines
 from .run import Run
 
@@ -58,5 +59,5 @@ def draw(run: Run) -> Optional[Path]:
         criterion.get("smoothing_warmup_steps"),
     ):
         return picture
-    print("no picture: matplotlib is not installed (pip install 'labo-fairseq[plots]')", file=sys.stderr)
+    print(NO_PICTURE, file=sys.stderr)
     return None

@@ -1,0 +1,432 @@
+"""The analyses' numbers, tables and pictures, without a model."""
+
+import json
+import math
+import random
+from collections import Counter
+from functools import partial
+
+import numpy as np
+import pytest
+import sacrebleu
+import torch
+from fairseq_runs import read_csv
+from hypothesis import given
+from hypothesis import strategies as st
+from reference import adaptive_alpha
+
+from labo_fairseq.errors import UserError
+from labo_fairseq.evaluation.calibration import expected_calibration_error, reliability
+from labo_fairseq.evaluation.confidence import HISTOGRAM_BINS, WHOLE, Confidence, chosen, forced
+from labo_fairseq.evaluation.curves import compared_panels, paint_compared
+from labo_fairseq.evaluation.decode import chosen_probabilities
+from labo_fairseq.evaluation.findings import confidence_analysis, frequency_analysis, labels_analysis
+from labo_fairseq.evaluation.frequency import PARTS, count_tokens, frequency_scores, score_parts, thirds
+from labo_fairseq.evaluation.labels import Labelling, label_positions
+from labo_fairseq.evaluation.picture import Picture, save_png, to_svg
+from labo_fairseq.evaluation.predictions import Predictions, join, predictions
+from labo_fairseq.evaluation.table import WIDTH, Table
+from labo_fairseq.files import write_lines
+
+PNG = b"\x89PNG"
+
+
+# frequency
+
+
+def test_frequency_score_is_the_mean_count(tmp_path):
+    write_lines(tmp_path / "de", ["a b a", "c"])
+    write_lines(tmp_path / "en", ["a d"])
+    counts = count_tokens([tmp_path / "de", tmp_path / "en"])
+    assert counts == {"a": 3, "b": 1, "c": 1, "d": 1}
+    assert frequency_scores(["a b", "a a a", "", "x a", "x"], counts) == [2, 3, 0, 1.5, 0]
+
+
+@given(st.lists(st.sampled_from([0.0, 1.0, 2.5, 7.0, 1e9]), min_size=3, max_size=50))
+def test_thirds(scores):
+    parts = thirds(scores)
+    assert sorted(index for part in parts for index in part) == list(range(len(scores))), "every sentence, once"
+    sizes = [len(part) for part in parts]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[0] - sizes[2] <= 1
+    order = [index for part in parts for index in part]
+    for one, next_one in zip(order, order[1:]):
+        assert scores[one] > scores[next_one] or (scores[one] == scores[next_one] and one < next_one)
+
+
+def test_too_few_sentences_to_cut():
+    with pytest.raises(UserError, match="2 sentences cannot be cut into 3 parts"):
+        thirds([1.0, 2.0])
+
+
+WORDS = ["the", "a", "small", "big", "dog", "cat", "house", "tree", "sees", "likes", "finds", "near", "today", "."]
+
+
+@pytest.fixture(scope="module")
+def scored():
+    rng = random.Random(1)
+    references = [" ".join(rng.choice(WORDS) for _ in range(rng.randint(6, 15))) for _ in range(31)]
+    systems = {
+        name: [" ".join(word for word in line.split() if rng.random() >= share) for line in references]
+        for name, share in (("base", 0.3), ("better", 0.1), ("worse", 0.5))
+    }
+    scores = [rng.random() for _ in references]
+    return references, systems, scores, score_parts("test", scores, systems, references)
+
+
+def test_each_part_has_sacrebleus_score(scored):
+    references, systems, scores, found = scored
+    order = sorted(range(31), key=lambda index: scores[index], reverse=True)
+    cuts = {"most": order[:11], "medium": order[11:21], "least": order[21:]}
+    assert [(each.system, each.part) for each in found] == [(name, part) for name in systems for part in PARTS]
+    for each in found:
+        indices = cuts[each.part]
+        hypotheses, right = ([lines[i] for i in indices] for lines in (systems[each.system], references))
+        assert each.bleu == pytest.approx(sacrebleu.corpus_bleu(hypotheses, [right]).score)
+        assert each.sentences == len(indices)
+        assert each.frequency == pytest.approx(np.mean([scores[i] for i in indices]))
+        base = next(other.bleu for other in found if (other.system, other.part) == ("base", each.part))
+        assert each.delta == (None if each.system == "base" else pytest.approx(each.bleu - base))
+        assert f"version:{sacrebleu.__version__}" in each.signature
+
+
+def test_parts_are_scored_without_case_where_the_corpus_has_none(scored):
+    references, _, scores, _ = scored
+    found = score_parts("test", scores, {"loud": [line.upper() for line in references]}, references, lowercase=True)
+    assert [each.bleu for each in found] == pytest.approx([100] * 3)
+    assert "case:lc" in found[0].signature
+
+
+def test_lines_that_do_not_fit(scored):
+    references, systems, scores, _ = scored
+    with pytest.raises(UserError, match="test: base has 30 lines, but there are 31 source sentences"):
+        score_parts("test", scores, {"base": systems["base"][:-1]}, references)
+    with pytest.raises(UserError, match="the references has 30 lines"):
+        score_parts("test", scores, systems, references[1:])
+
+
+def test_table_4(scored):
+    analysis = frequency_analysis(scored[3])
+    (table,) = analysis.tables
+    assert table.header == ("", "Most", "Medium", "Least")
+    names = [row[0] for row in table.rows]
+    assert names == ["base", "better", "Δ better", "worse", "Δ worse", "sentences", "mean Frequency Score"]
+    first, better, delta, *_ = table.rows
+    for column in (1, 2, 3):
+        assert float(delta[column]) == pytest.approx(float(better[column]) - float(first[column]), abs=0.011)
+        assert delta[column].startswith("+")
+    two = frequency_analysis([each for each in scored[3] if each.system != "worse"])
+    assert [row[0] for row in two.tables[0].rows][:3] == ["base", "better", "Δ"]
+    one = frequency_analysis([each for each in scored[3] if each.system == "base"])
+    assert [row[0] for row in one.tables[0].rows] == ["base", "sentences", "mean Frequency Score"]
+
+
+# what a model says
+
+
+def slow_predictions(logits, target):
+    """p_k, max p, whether they are the same token, and H(p) in bits, one number at a time."""
+    found = []
+    for row, k in zip(logits.tolist(), target.tolist()):
+        largest = max(row)
+        weights = [math.exp(z - largest) for z in row]
+        p = [weight / sum(weights) for weight in weights]
+        entropy = -sum(x * math.log2(x) for x in p if x > 0)
+        found.append((p[k], max(p), p.index(max(p)) == k, entropy))
+    return found
+
+
+@pytest.mark.parametrize("scale", [1, 30, 1e4])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_predictions(scale, dtype):
+    generator = torch.Generator().manual_seed(1)
+    logits = (scale * torch.randn(1500, 7, generator=generator, dtype=torch.float64)).to(dtype)
+    logits[::3, 2] = -math.inf
+    target = torch.randint(7, (1500,), generator=generator)
+    tolerance = {"rtol": 1e-9, "atol": 1e-12} if dtype is torch.float64 else {"rtol": 1e-4, "atol": 1e-6}
+    found = predictions(logits, target)
+    for values, expected in zip(found, zip(*slow_predictions(logits.double(), target))):
+        np.testing.assert_allclose(values, np.array(expected), **tolerance)
+    assert found.correct.dtype == bool
+    cut = join([predictions(logits[:10], target[:10]), predictions(logits[10:], target[10:])])
+    for one, other in zip(cut, found):
+        np.testing.assert_array_equal(one, other)
+
+
+def slow_ece(confidence, correct, bins):
+    """Eq. 3 of Guo et al. (2017), by its words."""
+    n, error = len(confidence), 0.0
+    for m in range(1, bins + 1):
+        members = [i for i in range(n) if (m - 1) / bins < confidence[i] <= m / bins]
+        if members:
+            accuracy = sum(bool(correct[i]) for i in members) / len(members)
+            mean = sum(confidence[i] for i in members) / len(members)
+            error += len(members) / n * abs(accuracy - mean)
+    return error
+
+
+# the edges themselves are where an implementation goes wrong
+EDGES = st.builds(lambda m, bins: m / bins, st.integers(1, 10), st.just(10))
+
+
+@given(
+    st.lists(st.tuples(st.one_of(EDGES, st.floats(1e-6, 1)), st.booleans()), min_size=1, max_size=60),
+    st.sampled_from([1, 2, 10, 15]),
+)
+def test_expected_calibration_error(pairs, bins):
+    confidence, correct = (np.array(values) for values in zip(*pairs))
+    found = reliability(confidence, correct, bins)
+    assert sum(each.tokens for each in found) == len(pairs)
+    for each in found:
+        if each.tokens:
+            assert each.lower < each.confidence + 1e-12
+            assert each.confidence <= each.upper + 1e-12
+        else:
+            assert each.confidence is None
+            assert each.accuracy is None
+    assert expected_calibration_error(found) == pytest.approx(slow_ece(confidence, correct, bins), abs=1e-12)
+
+
+def test_calibration_of_what_is_known():
+    confidence = np.array([0.95, 0.95, 0.95, 0.95, 0.55, 0.55])
+    correct = np.array([True, True, True, False, True, False])
+    # |0.75 − 0.95| · 4/6 + |0.5 − 0.55| · 2/6
+    assert expected_calibration_error(reliability(confidence, correct)) == pytest.approx(0.15)
+    assert expected_calibration_error(reliability(np.zeros(0), np.zeros(0, dtype=bool))) == 0
+    assert reliability(np.array([1 + 1e-7]), np.array([True]))[-1].tokens == 1, "rounded up beyond 1"
+    with pytest.raises(UserError, match="bins is 0"):
+        reliability(confidence, correct, 0)
+
+
+def test_chosen_tokens():
+    found = chosen([np.array([0.91, 0.93, 0.1]), np.array([]), np.array([1.0, 0.0])])
+    assert found.tokens == 5
+    assert found.mean == pytest.approx(2.94 / 5)
+    assert found.median == 0.91
+    assert found.peak == pytest.approx(0.925)
+    assert len(found.histogram) == HISTOGRAM_BINS
+    assert found.histogram[18] == pytest.approx(0.4)
+    assert found.histogram[-1] == found.histogram[0] == pytest.approx(0.2)
+    assert sum(found.histogram) == pytest.approx(1)
+    nothing = chosen([np.array([])])
+    assert (nothing.tokens, nothing.mean, nothing.peak) == (0, None, None)
+
+
+def test_chosen_probabilities_are_read_from_fairseqs_output(tmp_path):
+    lines = [
+        "2026 | INFO | P-0",
+        "S-1\tx",
+        "H-1\t-1.5\ta b",
+        "D-1\t-1.5\ta b",
+        "P-1\t-1.0000 -2.0000 0.0000",
+        "P-0\t-3.5",
+    ]
+    write_lines(tmp_path / "log", lines)
+    found = chosen_probabilities(tmp_path / "log")
+    assert sorted(found) == [0, 1]
+    np.testing.assert_allclose(found[1], [0.5, 0.25, 1])
+    np.testing.assert_allclose(found[0], [2**-3.5])
+
+
+# labels
+
+
+@pytest.mark.parametrize("scale", [1, 1e4])
+@pytest.mark.parametrize("options", [{}, {"tau": 3.0, "rho": 0.8}, {"alpha": "0.3"}, {"alpha": 0.0, "epsilon": 0.2}])
+def test_labels_are_equation_6(scale, options):
+    """P̂ = (1−α)·onehot(k) + α·P* with P* of Eq. 12 and α of Eq. 16, in Python's own floats."""
+    generator = torch.Generator().manual_seed(2)
+    logits = scale * torch.randn(4, 6, generator=generator, dtype=torch.float64)
+    target = torch.tensor([0, 5, 2, 2])
+    symbols = [f"t{number}" for number in range(6)]
+    labelling = Labelling(**options)
+    found = label_positions(logits, target, symbols, labelling, top=6)
+    alphas = adaptive_alpha(logits, labelling.rho).tolist()
+    for row, (each, z, k) in enumerate(zip(found, logits.tolist(), target.tolist())):
+        alpha = alphas[row] if labelling.alpha == "adaptive" else float(labelling.alpha)
+        log_p = [x - max(z) - math.log(sum(math.exp(y - max(z)) for y in z)) for x in z]
+        powers = [math.exp((x - max(log_p)) / labelling.tau) for x in log_p]
+        p_star = {symbol: power / sum(powers) for symbol, power in zip(symbols, powers)}
+        assert each.alpha == pytest.approx(alpha)
+        assert each.entropy == pytest.approx(-sum(math.exp(x) * x for x in log_p if x > -700) / math.log(2), abs=1e-9)
+        assert each.probability == pytest.approx(math.exp(log_p[k]), abs=1e-12)
+        assert each.right.token == symbols[k]
+        assert sorted((share.p_star for share in each.top), reverse=True) == [share.p_star for share in each.top]
+        for share in [each.right, *each.top]:
+            right = share.token == symbols[k]
+            assert share.p_star == pytest.approx(p_star[share.token], abs=1e-12)
+            assert share.label == pytest.approx((1 - alpha) * right + alpha * p_star[share.token], abs=1e-12)
+            assert share.uniform == pytest.approx((1 - labelling.epsilon) * right + labelling.epsilon / 6)
+        assert sum(share.label for share in each.top) == pytest.approx(1)
+        assert sum(share.uniform for share in each.top) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tau": 0}, "tau is 0"),
+        ({"rho": 2}, "rho is 2"),
+        ({"alpha": "x"}, "alpha is x"),
+        ({"epsilon": 2}, "epsilon is 2"),
+    ],
+)
+def test_label_options_out_of_range(options, message):
+    with pytest.raises(UserError, match=message):
+        label_positions(torch.zeros(1, 4), torch.tensor([1]), list("abcd"), Labelling(**options))
+
+
+@pytest.mark.parametrize("top", [0, 5])
+def test_more_tokens_than_there_are(top):
+    with pytest.raises(UserError, match=rf"top is {top}: it must lie between 1 and the 4 tokens"):
+        label_positions(torch.zeros(1, 4), torch.tensor([1]), list("abcd"), Labelling(), top)
+
+
+# tables, files, pictures
+
+
+def test_table_is_aligned_and_fits_the_terminal():
+    long = " · ".join(f"token{number}\u00a00.{number:03}" for number in range(30))
+    text = Table("caption", ("", "x", "what"), [("a", "1.5", long), ("longer", "-22.25", "short")]).text()
+    lines = text.splitlines()
+    assert lines[0] == "caption"
+    assert max(map(len, lines)) <= WIDTH
+    assert lines[2].index("what") == lines[3].index("token0") == len(lines[4]) - len(lines[4].lstrip())
+    assert lines[-1].split() == ["longer", "-22.25", "short"]
+    assert "token29\u00a00.029" in text, "a token and its number are not torn apart"
+
+
+def test_table_escapes_what_would_break_it():
+    table = Table("a < b", ("token", "p"), [("|", "0.5"), ("<s>", "1")])
+    assert r"| \| | 0.5 |" in table.markdown()
+    assert "| --- | ---: |" in table.markdown()
+    assert '<th scope="row">&lt;s&gt;</th><td class="number">1</td>' in table.html()
+    assert "<caption>a &lt; b</caption>" in table.html()
+
+
+@pytest.fixture(scope="module")
+def confidences():
+    rng = np.random.default_rng(1)
+    found = []
+    for test in ("valid", "test"):
+        for system in ("ls", "labo"):
+            for part in (*PARTS, WHOLE):
+                values = rng.random((3, 40))
+                told = Predictions(values[0] / 2, values[0], values[1] < values[0], 5 * values[2])
+                found.append(Confidence(test, system, part, chosen([values[2]]), forced(told, 5)))
+    return found
+
+
+def positions():
+    symbols = ["a", "$x$", "|", "</s>", "▁the", "b@@"]
+    logits = torch.randn(6, 6, generator=torch.Generator().manual_seed(3))
+    return label_positions(logits, torch.arange(6), symbols, Labelling(), 3)
+
+
+def analyses(scored, confidences):
+    return {
+        "frequency": frequency_analysis(scored[3]),
+        "confidence": confidence_analysis(confidences, 5),
+        "labels": labels_analysis(
+            "x", "y", {"ls": positions(), "labo": positions()}, {"ls": "ls: τ", "labo": "labo: τ"}
+        ),
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "pictures"),
+    [("frequency", ["frequency"]), ("confidence", ["confidence", "calibration"]), ("labels", ["labels-1", "labels-2"])],
+)
+def test_files_of_an_analysis(scored, confidences, name, pictures, tmp_path):
+    analysis = analyses(scored, confidences)[name]
+    paths = analysis.write(tmp_path)
+    assert [path.name for path in paths] == [
+        *(f"{name}.{ending}" for ending in ("md", "csv", "json")),
+        *(f"{picture}.png" for picture in pictures),
+    ]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(path.name for path in paths), (
+        "nothing else is left"
+    )
+    known = json.loads(paths[2].read_text(encoding="utf-8"))["records"]
+    assert read_csv(paths[1]) == [
+        {key: "" if value is None else str(value) for key, value in each.items()} for each in known
+    ]
+    text = paths[0].read_text(encoding="utf-8")
+    assert text.startswith(f"# {analysis.title}\n")
+    assert all(table.markdown() in text for table in analysis.tables)
+    assert all(path.read_bytes().startswith(PNG) for path in paths[3:])
+
+
+def test_without_matplotlib_the_rest_is_written(scored, confidences, tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
+    for analysis in analyses(scored, confidences).values():
+        assert len(analysis.write(tmp_path)) == 3
+        assert [to_svg(picture) for picture in analysis.pictures] == [None] * len(analysis.pictures)
+
+
+def test_pictures_show_the_numbers(scored, confidences):
+    """What the panels hold, read back from matplotlib."""
+    from matplotlib.figure import Figure
+
+    figure = Figure()
+    analyses(scored, confidences)["frequency"].pictures[0].paint(figure)
+    heights = [bar.get_height() for bar in figure.axes[0].patches]
+    assert heights == pytest.approx([each.bleu for each in scored[3]])
+
+    figure = Figure()
+    histograms, diagrams = analyses(scored, confidences)["confidence"].pictures
+    histograms.paint(figure)
+    assert [axes.get_title() for axes in figure.axes] == ["ls, valid", "labo, valid", "ls, test", "labo, test"]
+    assert len({(axes.get_xlim(), axes.get_ylim()) for axes in figure.axes}) == 1, "not the same axes"
+    drawn = [list(stairs.get_data().values) for axes in figure.axes for stairs in axes.patches]
+    assert drawn == [
+        pytest.approx([100 * share for share in each.chosen.histogram]) for each in confidences if each.part != WHOLE
+    ]
+
+    figure = Figure()
+    diagrams.paint(figure)
+    for axes, each in zip(figure.axes, (each for each in confidences if each.part == WHOLE)):
+        accuracies = [one.accuracy for one in each.forced.reliability if one.tokens]
+        assert [bar.get_height() for bar in axes.patches] == pytest.approx(accuracies)
+        assert f"ECE {100 * each.forced.ece:.1f} %" in axes.get_title()
+
+    figure = Figure()
+    analyses(scored, confidences)["labels"].pictures[0].paint(figure)
+    for axes, each in zip(figure.axes, positions()):
+        widths = [bar.get_width() for bar in axes.patches]
+        assert widths[:3] == pytest.approx([1, each.right.uniform, each.right.label])
+        assert Counter(widths)[1.0] == 1, "one token is the right one"
+
+
+def test_svg_follows_the_page(tmp_path):
+    def paint(figure):
+        figure.subplots().set_title("title")
+
+    picture = Picture("x", "a picture", (3, 2), paint)
+    svg = to_svg(picture)
+    assert svg.startswith("<svg")
+    assert "prefers-color-scheme:dark" in svg
+    assert "var(--ink)" in svg
+    assert "#010203" not in svg
+    assert svg == to_svg(picture), "equal pictures are equal files"
+    assert save_png(tmp_path / "x.png", picture.size, paint)
+    assert (tmp_path / "x.png").read_bytes().startswith(PNG)
+
+
+def test_curves_of_several_runs():
+    from matplotlib.figure import Figure
+
+    ls = {"train": {"nll_loss": {1: 9.0, 2: 8.0}}, "valid": {"nll_loss": {2: 8.5}}}
+    labo = {"train": {"nll_loss": {1: 9.0, 2: 8.1}, "alpha": {2: 0.7}}, "valid": {"nll_loss": {2: 8.4}}}
+    runs = {"ls": ls, "labo": labo}
+    assert [panel[1:] for panel in compared_panels(runs)] == [
+        ("valid", "nll_loss"),
+        ("train", "nll_loss"),
+        ("train", "alpha"),
+    ]
+    assert len(compared_panels({"ls": ls})) == 2, "no empty panel"
+    figure = Figure()
+    partial(paint_compared, runs=runs, warmups={"ls": None, "labo": 1})(figure)
+    assert len(figure.axes) == 3
+    lines = [list(map(list, line.get_data())) for line in figure.axes[2].get_lines()]
+    assert [[2], [0.7]] in lines
+    assert [[1, 1], [0, 1]] in lines, "the end of the warm-up"
