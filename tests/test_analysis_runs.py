@@ -98,12 +98,14 @@ def test_probabilities_of_chosen_tokens_are_those_under_teacher_forcing(pair, tm
 def analysed(pair, tmp_path_factory):
     """What 'analyse frequency' prints, and where it wrote."""
     out = tmp_path_factory.mktemp("analyses") / "my rüns"
+    before = [sorted(folder.rglob("*")) for folder in pair]
     done = run(LABO, "analyse", "frequency", *pair, "--out", out)
     assert done.returncode == 0, done.stdout[-3000:]
+    assert [sorted(folder.rglob("*")) for folder in pair] == before, "written somewhere else"
     return out, done.stdout
 
 
-def test_frequency(pair, analysed):
+def test_frequency(analysed):
     out, shown = analysed
     rows = read_csv(out / "frequency.csv")
     assert [row["test"] for row in rows[::6]] == SETS
@@ -115,7 +117,6 @@ def test_frequency(pair, analysed):
     for row in rows:
         assert f"{float(row['bleu']):.2f}" in shown
     assert {"frequency.md", "frequency.json", "frequency.png", "translations"} <= {path.name for path in out.iterdir()}
-    assert not (pair[1] / "analysis").exists(), "written somewhere else"
     assert max(map(len, shown[shown.index("valid, BLEU") :].splitlines()[:6])) <= WIDTH
 
 
