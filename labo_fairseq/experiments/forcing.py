@@ -24,10 +24,9 @@ def checkpoint_of(run: Run) -> Path:
     Raises:
         UserError: it is gone.
     """
-    path = run.checkpoints / f"checkpoint_{run.checkpoint_name}.pt"
-    if not path.exists():
-        raise UserError(f"{path} is not there")
-    return path
+    if not run.checkpoint.exists():
+        raise UserError(f"{run.checkpoint} is not there")
+    return run.checkpoint
 
 
 class ForcedModel:

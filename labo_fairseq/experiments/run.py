@@ -49,6 +49,11 @@ class Run:
         return self.folder / "checkpoints"
 
     @property
+    def checkpoint(self) -> Path:
+        """The checkpoint that is scored."""
+        return self.checkpoints / f"checkpoint_{self.checkpoint_name}.pt"
+
+    @property
     def result(self) -> Path:
         """Settings, versions, cost and scores; there when the run is complete."""
         return self.folder / "result.json"
@@ -85,7 +90,6 @@ class Run:
             self._claim()
             if not self.result.exists():
                 training = self._train(gpus)
-                checkpoint = self.checkpoints / f"checkpoint_{self.checkpoint_name}.pt"
                 write_json(
                     self.result,
                     {
@@ -93,7 +97,7 @@ class Run:
                         "data": os.path.relpath(self.data.folder, self.folder),
                         "versions": versions(),
                         "training": training,
-                        "evaluation": evaluate(self, checkpoint, Decoding(), self.folder / "translations"),
+                        "evaluation": evaluate(self, self.checkpoint, Decoding(), self.folder / "translations"),
                     },
                 )
             return json.loads(self.result.read_text(encoding="utf-8"))

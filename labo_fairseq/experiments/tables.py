@@ -9,6 +9,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from ..errors import UserError
 from ..evaluation.bootstrap import paired_p
+from ..evaluation.table import Table
 from ..files import read_lines, whole_file, write_json
 from .cells import Cell, Column
 from .figures import draw_curves, draw_scores
@@ -86,7 +87,7 @@ def compare_cells(grid: Grid, finished: Dict[Job, _Finished], metric: str) -> Li
 
 
 def markdown(grid: Grid, cells: Sequence[Cell], metric: str, finished: int) -> str:
-    """One table a test set is too many to read: one a corpus, a column for each test set."""
+    """A table a corpus, with a column for each test set."""
     lines = [
         f"# {grid.title}",
         "",
@@ -97,15 +98,12 @@ def markdown(grid: Grid, cells: Sequence[Cell], metric: str, finished: int) -> s
         mine = [cell for cell in cells if cell.column.corpus == corpus]
         columns = list(dict.fromkeys(cell.column for cell in mine))
         best = {column: max(cell.mean for cell in mine if cell.column == column) for column in columns}
-        lines += [
-            "| " + " | ".join([corpus, *(f"{column.direction} {column.test}" for column in columns)]) + " |",
-            "|---" * (len(columns) + 1) + "|",
-        ]
+        rows = []
         for variant in dict.fromkeys(cell.variant for cell in mine):
             row = {cell.column: cell for cell in mine if cell.variant == variant}
-            shown = (_show(row[c], best[c]) if c in row else "–" for c in columns)
-            lines.append(f"| {variant} | {' | '.join(shown)} |")
-        lines.append("")
+            rows.append((variant, *(_show(row[column], best[column]) if column in row else "–" for column in columns)))
+        header = ("method", *(f"{column.direction} {column.test}" for column in columns))
+        lines += [Table(corpus, header, rows).markdown(), ""]
     signatures = ", ".join(f"`{each}`" for each in dict.fromkeys(cell.signature for cell in cells))
     lines += [
         f"Bold: the best. Δ: to `{grid.baseline}` over the seeds that both have; p: paired bootstrap over those seeds,",

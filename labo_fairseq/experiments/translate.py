@@ -45,13 +45,12 @@ def translate(run: Run, direction: Pair, decoding: Decoding) -> None:
     Raises:
         UserError: fairseq fails.
     """
-    checkpoint = run.checkpoints / f"checkpoint_{run.checkpoint_name}.pt"
     batch = "1" if sys.stdin.isatty() else "64"
     print(f"{' → '.join(direction)}, {run.folder}; one sentence a line, end with Ctrl-D", file=sys.stderr)
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "fairseq_cli.interactive"),
-            *decoding_options(run.data, checkpoint, *direction, decoding),
+            *decoding_options(run.data, run.checkpoint, *direction, decoding),
             *("--buffer-size", batch, "--batch-size", batch),
         ],
         stdin=subprocess.PIPE,
