@@ -235,7 +235,7 @@ def test_a_published_archive_is_recognised(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("wmt15", "en", "de"), "unknown corpus 'wmt15': choose from iwslt14, iwslt17, wmt14, multi30k"),
+        (("wmt15", "en", "de"), "unknown corpus 'wmt15': choose from iwslt14, iwslt17, wmt14, multi30k, bible"),
         (("iwslt17", "en", "de"), "iwslt17 has no en-de: choose from de-en, fr-en"),
         (("multi30k", "de", "fr"), "multi30k has no de-fr: choose from de-en, fr-en, en-de, en-fr"),
     ],
@@ -251,7 +251,8 @@ def test_archive_folder_must_be_there(tmp_path):
 
 
 def test_manifests(tmp_path):
-    for corpus in CORPORA:
+    # the Bible lies in a package, whose checksum stands in its module
+    for corpus in set(CORPORA) - {"bible"}:
         for archive in load_manifest(corpus).values():
             assert archive.name.startswith(f"{corpus}/")
             assert archive.urls or archive.inside
