@@ -3,9 +3,11 @@
 import csv
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import torch
@@ -135,3 +137,20 @@ def side_by_side(commands):
     for worker, log in zip(workers, logs):
         assert worker.returncode == 0, log[-3000:]
     return inner(logs[0])
+
+
+def kill_in_training(arguments, log, sign):
+    """Start a command, kill it as soon as ``sign`` stands in the log of its training, which must not outlive it."""
+    with subprocess.Popen(
+        [str(argument) for argument in arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        deadline = time.time() + 300
+        while not (log.exists() and sign in log.read_text(encoding="utf-8")):
+            assert process.poll() is None
+            assert time.time() < deadline
+            time.sleep(0.05)
+        process.send_signal(signal.SIGKILL)
+    time.sleep(2)
+    size = log.stat().st_size
+    time.sleep(2)
+    assert log.stat().st_size == size, "the training outlived the command"

@@ -2,13 +2,12 @@
 
 import json
 import re
-import signal
 import subprocess
 import time
 from pathlib import Path
 
 import pytest
-from fairseq_runs import command, run
+from fairseq_runs import command, kill_in_training, run
 
 LABO = command("labo-fairseq")
 DEMO = (LABO, "run", "bible", "de-en", "--smoke", "--name", "smoke")  # as scripts/run_demo.sh
@@ -94,17 +93,7 @@ def test_killed_and_taken_up_again(finished, tmp_path):
     folder = tmp_path / "runs"
     arguments = [*DEMO, "--folder", str(folder)]
     log = folder / MADE / "train.log"
-    with subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        deadline = time.time() + 300
-        while not (log.exists() and '"valid_num_updates": "10"' in log.read_text(encoding="utf-8")):
-            assert process.poll() is None
-            assert time.time() < deadline
-            time.sleep(0.05)
-        process.send_signal(signal.SIGKILL)
-    time.sleep(2)
-    size = log.stat().st_size
-    time.sleep(2)
-    assert log.stat().st_size == size, "the training outlived the demo"
+    kill_in_training(arguments, log, '"valid_num_updates": "10"')
     assert not (folder / MADE / "result.json").exists()
     done = run(*arguments)
     assert done.returncode == 0, done.stdout[-3000:]

@@ -3,14 +3,11 @@
 import csv
 import json
 import re
-import signal
 import statistics
-import subprocess
-import time
 
 import pytest
 import yaml
-from fairseq_runs import command, run
+from fairseq_runs import command, kill_in_training, run
 
 LABO = command("labo-fairseq")
 PLACE = "bible/de-en"
@@ -170,17 +167,7 @@ def test_killed_and_taken_up_again(finished, tmp_path):
     small.write_text(yaml.safe_dump({"grid": [{**GRID["grid"][0], "seeds": [1]}]}), encoding="utf-8")
     arguments = [LABO, "experiment", str(small), "--smoke", "--folder", str(tmp_path / "runs")]
     log = tmp_path / "runs" / PLACE / "ls-seed1-smoke" / "train.log"
-    with subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        deadline = time.time() + 300
-        while not (log.exists() and '"num_updates": "10"' in log.read_text(encoding="utf-8")):
-            assert process.poll() is None
-            assert time.time() < deadline
-            time.sleep(0.05)
-        process.send_signal(signal.SIGKILL)
-    time.sleep(2)
-    size = log.stat().st_size
-    time.sleep(2)
-    assert log.stat().st_size == size, "the training outlived the experiment"
+    kill_in_training(arguments, log, '"num_updates": "10"')
     done = run(*arguments)
     assert done.returncode == 0, done.stdout
     assert "Complete. The tables:" in done.stdout
