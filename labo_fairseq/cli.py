@@ -151,13 +151,17 @@ def _add_run(commands) -> None:
 
 
 def _run(args: argparse.Namespace) -> None:
+    from .experiments.config import with_teachers
     from .experiments.recipes import build_run, find, prepare_corpus, run_config, run_folder
     from .experiments.summary import summarise
 
     gpus = _gpus()
     recipe, _ = find(args.corpus, args.direction)
-    config = run_config(args.corpus, args.direction, args.criterion, args.seed, args.settings, args.smoke)
     name = args.name or f"{args.criterion}-seed{args.seed}{'-smoke' if args.smoke else ''}"
+    folder = run_folder(args.folder, args.corpus, args.direction, name)
+    # what is wrong with the settings is said before the corpus is prepared
+    config = run_config(args.corpus, args.direction, args.criterion, args.seed, args.settings, args.smoke)
+    config = with_teachers(config, folder)
     data = prepare_corpus(
         recipe,
         _data_folder(args.folder, args.corpus, recipe.name, args.smoke),
@@ -165,7 +169,6 @@ def _run(args: argparse.Namespace) -> None:
         args.archive_dir,
         args.smoke,
     )
-    folder = run_folder(args.folder, args.corpus, args.direction, name)
     run = build_run(args.corpus, args.direction, config, data, folder)
     summarise(run, run.complete(gpus, args.fresh))
 

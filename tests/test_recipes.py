@@ -245,3 +245,17 @@ def test_num_gpus_is_a_number(tmp_path):
     done = run(LABO, "run", "bible", "de-en", "--smoke", "--folder", tmp_path, env={"NUM_GPUS": "many"})
     assert done.returncode == 1
     assert done.stdout == "labo-fairseq run: NUM_GPUS is 'many': it must be a number of GPUs, 0 for the CPU\n"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ([], "distillation needs a teacher: criterion.teacher_path=CHECKPOINT, several separated by ':'"),
+        (["criterion.teacher_path=gone.pt"], "no teacher gone.pt: train it first"),
+    ],
+)
+def test_a_pupil_without_a_teacher_is_refused_before_anything_is_prepared(tmp_path, settings, message):
+    done = run(LABO, "run", "bible", "de-en", "--criterion", "kd", "--folder", tmp_path, *settings)
+    assert done.returncode == 1
+    assert done.stdout == f"labo-fairseq run: {message}\n"
+    assert not list(tmp_path.iterdir())

@@ -12,7 +12,7 @@ from ..data.prepare import Clean, Recipe, prepare
 from ..data.prepared import Prepared
 from ..errors import UserError
 from ..files import locked
-from .config import LABO, Config, compose, with_teachers
+from .config import LABO, Config, compose
 from .run import BEST, LAST, Run
 
 MULTILINGUAL = "multilingual"
@@ -193,12 +193,8 @@ def run_config(
 
 
 def build_run(corpus: str, direction: str, config: Config, data: Prepared, folder: Path) -> Run:
-    """The run of ``config`` on prepared ``data``.
-
-    Raises:
-        UserError: see :func:`with_teachers`.
-    """
-    return Run(folder, data, find(corpus, direction)[1], with_teachers(config, folder), SETUPS[corpus].checkpoint)
+    """The run of ``config``, see :func:`run_config`, on prepared ``data``."""
+    return Run(folder, data, find(corpus, direction)[1], config, SETUPS[corpus].checkpoint)
 
 
 def run_folder(root: Path, corpus: str, direction: str, name: str) -> Path:
