@@ -26,7 +26,7 @@ def write(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "runs"), [("table1", 108), ("table2", 9), ("multi30k", 84), ("bible", 21), ("tau", 21)]
+    ("name", "runs"), [("table1", 108), ("table2", 9), ("multi30k", 84), ("bible", 21), ("tau", 22)]
 )
 def test_shipped_grids(name, runs):
     grid = load_grid(name)
