@@ -59,6 +59,9 @@ def analyse_confidence(runs: Sequence[Run], folder: Path, bins: int = 10) -> Ana
     check_bins(bins)
     systems, tests = named(runs), held_out(runs[0])
     counts = training_counts(runs[0])
+    models = {
+        (name, direction): ForcedModel(run, direction) for name, run in systems.items() for direction in run.directions
+    }
     found: List[Confidence] = []
     for test in tests:
         scores = _frequency_scores(runs[0], test, counts)
@@ -66,7 +69,7 @@ def analyse_confidence(runs: Sequence[Run], folder: Path, bins: int = 10) -> Ana
         for name, run in systems.items():
             probabilities = decode(run, test, folder / _TRANSLATIONS).probabilities
             pairs = list(zip(*(read_lines(run.data.subwords(test.name, side)) for side in test.direction)))
-            told = ForcedModel(run, test.direction).predictions(pairs, f"{name}, {test.name}")
+            told = models[name, test.direction].predictions(pairs, f"{name}, {test.name}")
             for part, indices in parts.items():
                 best = chosen([probabilities[index] for index in indices])
                 right = forced(join(told[index] for index in indices), bins)

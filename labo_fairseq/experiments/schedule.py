@@ -5,8 +5,9 @@ import os
 import subprocess
 import time
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import torch
 from rich.console import Console
@@ -17,6 +18,7 @@ from rich.table import Table
 from ..commands import child_command
 from ..errors import UserError
 from ..evaluation.curves import parse_record
+from .config import Config
 from .grid import Grid, Job
 from .recipes import run_config
 from .run import differences
@@ -67,16 +69,20 @@ def result_of(job: Job, root: Path) -> Optional[Dict[str, Any]]:
     if not path.exists():
         return None
     result = json.loads(path.read_text(encoding="utf-8"))
-    mine = run_config(job.corpus, job.direction, job.method, job.seed, job.settings, job.smoke)
     differing = [
         # where the teachers lie is no setting of the method
         name
-        for name in differences(mine, result["settings"]["config"])
+        for name in differences(_config_of(job), result["settings"]["config"])
         if name != "criterion.teacher_path"
     ]
     if differing:
         raise UserError(f"{path.parent} holds a run with another {', '.join(sorted(differing))}: move it away")
     return result
+
+
+@lru_cache(maxsize=None)  # asked for by the plan, the schedule and its end
+def _config_of(job: Job) -> Config:
+    return run_config(job.corpus, job.direction, job.method, job.seed, job.settings, job.smoke)
 
 
 class Schedule:
@@ -88,8 +94,7 @@ class Schedule:
         self.done: List[Job] = []
         self.failed: Dict[Job, str] = {}
         self.waiting = list(grid.jobs)
-        self.running: Dict[int, Job] = {}
-        self._processes: Dict[int, subprocess.Popen] = {}
+        self.running: Dict[int, Tuple[Job, subprocess.Popen]] = {}  # by worker
 
     def complete(self) -> Dict[Job, str]:
         """Make every run whole; those that failed, and why."""
@@ -102,19 +107,23 @@ class Schedule:
 
     def _start(self) -> None:
         for job in list(self.waiting):
+            going = {running for running, _ in self.running.values()}
             broken = [teacher.name for teacher in job.teachers if teacher in self.failed]
             if broken:
-                self._end(job, f"its teacher {broken[0]} failed")
+                self.waiting.remove(job)
+                self._fail(job, f"its teacher {broken[0]} failed")
                 continue
             try:
                 finished = result_of(job, self.root)
             except UserError as error:
-                self._end(job, str(error))
+                self.waiting.remove(job)
+                self._fail(job, str(error))
                 continue
             if finished is not None:
-                self._end(job)
+                self.waiting.remove(job)
+                self._finish(job, finished)
             elif len(self.running) < self.workers.number and not any(
-                teacher in self.waiting or teacher in self.running.values() for teacher in job.teachers
+                teacher in self.waiting or teacher in going for teacher in job.teachers
             ):
                 self._launch(job, min(set(range(self.workers.number)) - set(self.running)))
 
@@ -122,7 +131,7 @@ class Schedule:
         log = self.log(job)
         log.parent.mkdir(parents=True, exist_ok=True)
         with open(log, "w", encoding="utf-8") as file:
-            self._processes[slot] = subprocess.Popen(
+            process = subprocess.Popen(
                 child_command("labo_fairseq", job.arguments(self.root)),
                 stdin=subprocess.PIPE,
                 stdout=file,
@@ -130,31 +139,31 @@ class Schedule:
                 env={**os.environ, **self.workers.environment(slot)},
             )
         self.waiting.remove(job)
-        self.running[slot] = job
+        self.running[slot] = job, process
 
     def _collect(self) -> None:
-        for slot, process in list(self._processes.items()):
+        for slot, (job, process) in list(self.running.items()):
             status = process.poll()
             if status is None:
                 continue
             process.stdin.close()
-            del self._processes[slot]
-            job = self.running.pop(slot)
-            self._end(job, None if status == 0 else _last_line(self.log(job)) or f"ended with status {status}")
+            del self.running[slot]
+            if status == 0:
+                self._finish(job, result_of(job, self.root))
+            else:
+                self._fail(job, _last_line(self.log(job)) or f"ended with status {status}")
 
-    def _end(self, job: Job, failure: Optional[str] = None) -> None:
-        if job in self.waiting:
-            self.waiting.remove(job)
-        name = f"{job.corpus} {job.direction} {job.name}"
-        if failure is None:
-            self.done.append(job)
-            self._say(f"[green]done[/]    {name}  {headline(result_of(job, self.root))}")
-        else:
-            self.failed[job] = failure
-            self._say(f"[red]failed[/]  {name}  {escape(failure)}")
+    def _finish(self, job: Job, result: Dict[str, Any]) -> None:
+        self.done.append(job)
+        self._say("[green]done[/]  ", job, headline(result))
 
-    def _say(self, text: str) -> None:
-        self.console.print(text, soft_wrap=True)  # a line is a line, in a file too
+    def _fail(self, job: Job, failure: str) -> None:
+        self.failed[job] = failure
+        self._say("[red]failed[/]", job, escape(failure))
+
+    def _say(self, state: str, job: Job, text: str) -> None:
+        # a line is a line, in a file too
+        self.console.print(f"{state}  {job.corpus} {job.direction} {job.name}  {text}", soft_wrap=True)
 
     def log(self, job: Job) -> Path:
         """What the run of ``job`` printed."""
@@ -164,15 +173,14 @@ class Schedule:
         counts = f"{len(self.done)} done, {len(self.running)} running, {len(self.waiting)} waiting"
         failed = f", [red]{len(self.failed)} failed[/]" if self.failed else ""
         table = Table("run", "progress", title=f"{self.grid.title}: {counts}{failed}", title_justify="left")
-        for _, job in sorted(self.running.items()):
+        for slot in sorted(self.running):
+            job, _ = self.running[slot]
             table.add_row(f"{job.corpus} {job.direction} {job.name}", progress(job.folder(self.root)))
         return table
 
 
-def headline(result: Optional[Dict[str, Any]]) -> str:
+def headline(result: Dict[str, Any]) -> str:
     """The first score of a finished run."""
-    if result is None:
-        return ""
     first = next(iter(result["evaluation"]["tests"].values()))[0]
     return f"{first['name']} {first['value']:.2f}"
 

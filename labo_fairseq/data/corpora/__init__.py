@@ -14,7 +14,7 @@ bible     de, en, fr    train, valid, test: not the paper's, but pip can fetch i
 ========  ============  ========================================================================================
 """
 
-from functools import partial
+from functools import lru_cache, partial
 from itertools import permutations
 from pathlib import Path
 from typing import Callable, Dict, NamedTuple, Optional, Tuple
@@ -23,7 +23,7 @@ from ...errors import UserError
 from ..bible import TRANSLATIONS, load_bible, split_by_chapter
 from ..corpus import Corpus
 from ..fetch import archive_folder, cache_folder, fetch
-from ..manifest import load_manifest
+from ..manifest import Archive, load_manifest
 from .markup import reference_segments, segments, sentences_14, sentences_17
 from .sources import Joined, Member, Parallel, TextFile, read_parallel
 
@@ -49,11 +49,14 @@ def load_corpus(name: str, source: str, target: str, archive_dir: Optional[Path]
         raise UserError(f"{name} has no {source}-{target}: choose from {directions}")
     given = archive_folder(archive_dir)
 
+    @lru_cache(maxsize=None)  # read once, by a corpus that has one
+    def archives() -> Dict[str, Archive]:
+        return load_manifest(name, given)
+
     def get(file: str) -> Path:
-        archives = load_manifest(name, given)
-        if file not in archives:
+        if file not in archives():
             raise UserError(f"the manifest of {name} does not list {file}")
-        return fetch(archives[file], cache_folder(), given)
+        return fetch(archives()[file], cache_folder(), given)
 
     return corpus.load(source, target, get)
 
