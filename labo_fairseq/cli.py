@@ -1,6 +1,7 @@
 """``labo-fairseq``: corpora, trainings and scores around fairseq's own commands."""
 
 import argparse
+import errno
 import logging
 import os
 import sys
@@ -11,6 +12,16 @@ from .errors import UserError
 from .resources import methods
 
 # Everything else is imported by the command that needs it: ``labo-fairseq user-dir`` must not wait for torch.
+
+#: what the file system may answer that no program can mend, and what the user can do
+_AGAIN = "make room, and the same command goes on from here"
+_CHOOSE = "choose another folder, or change its permissions"
+_DISK = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), _AGAIN),
+    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), _CHOOSE),
+    **dict.fromkeys((errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG), "choose another name"),
+    errno.EIO: "the disk or its connection fails; once it works, the same command goes on from here",
+}
 
 _RUNS = Path("runs")
 _DATA_HELP = "folder with archives that you have already (default: LABO_DATA)"
@@ -474,6 +485,12 @@ def main(argv: Optional[List[str]] = None) -> int:
         args.run(args)
     except UserError as error:
         print(f"labo-fairseq {args.command}: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        if error.errno not in _DISK:
+            raise
+        where = f" {error.filename}" if error.filename else ""
+        print(f"labo-fairseq {args.command}: {error.strerror}{where}: {_DISK[error.errno]}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"labo-fairseq {args.command}: interrupted; the same command goes on from here", file=sys.stderr)

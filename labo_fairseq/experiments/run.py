@@ -14,6 +14,7 @@ from typing import Any, Dict, List, Optional, Tuple
 
 from tqdm import tqdm
 
+from ..checkpoints import load_checkpoint
 from ..commands import run_fairseq
 from ..data.corpus import Pair
 from ..data.prepared import Prepared
@@ -24,6 +25,7 @@ from ..evaluation.decode import Decoding, translate_test
 from ..evaluation.scores import score_translations
 from ..files import locked, write_json
 from .config import Config, for_machine, to_yaml, with_paths
+from .resume import settle_checkpoints
 
 BEST, LAST = "best", "last"
 
@@ -89,7 +91,10 @@ class Run:
                 _empty(self.folder)
             self._claim()
             if not self.result.exists():
+                settle_checkpoints(self.checkpoints)
                 training = self._train(gpus)
+                if not self.checkpoint.exists():
+                    raise UserError(f"{self.checkpoint} is lost, and no copy of it is left: start over with --fresh")
                 write_json(
                     self.result,
                     {
@@ -120,10 +125,6 @@ class Run:
         done = self.folder / "training.json"
         if not done.exists():
             config = with_paths(for_machine(self.config, gpus), self.data, self.checkpoints)
-            newest = self._newest_checkpoint()
-            if newest is not None:
-                # not checkpoint_last.pt: fairseq makes it by copying, and a kill can leave half a copy
-                config["checkpoint"]["restore_file"] = str(newest.resolve())
             (self.folder / "training.yaml").write_text(to_yaml(config), encoding="utf-8")
             optimization = config["optimization"]
             by_update = optimization.get("max_update") is not None
@@ -151,11 +152,6 @@ class Run:
                 },
             )
         return json.loads(done.read_text(encoding="utf-8"))
-
-    def _newest_checkpoint(self) -> Optional[Path]:
-        """The epoch or interval checkpoint written last: fairseq writes these whole or not at all."""
-        found = [*self.checkpoints.glob("checkpoint[0-9]*.pt"), *self.checkpoints.glob("checkpoint_[0-9]*.pt")]
-        return max(found, key=lambda path: path.stat().st_mtime, default=None)
 
 
 def load_run(folder: Path) -> Run:
@@ -193,7 +189,7 @@ def evaluate_again(run: Run, checkpoint_name: str, average: Optional[int], decod
         average: of so many newest checkpoints instead.
 
     Raises:
-        UserError: that checkpoint is not there, or fairseq fails.
+        UserError: that checkpoint is not there or damaged, or fairseq fails.
     """
     name = checkpoint_name if average is None else f"average{average}"
     checkpoint = run.checkpoints / f"checkpoint_{name}.pt"
@@ -202,6 +198,7 @@ def evaluate_again(run: Run, checkpoint_name: str, average: Optional[int], decod
             average_checkpoints(newest_checkpoints(run.checkpoints, average), checkpoint)
         if not checkpoint.exists():
             raise UserError(f"{checkpoint} is not there")
+        load_checkpoint(checkpoint)  # says in one line what fairseq would say in fifty
         folder = run.folder / "evaluations" / f"{name}-beam{decoding.beam}-lenpen{decoding.lenpen:g}"
         if not (folder / "scores.json").exists():
             write_json(folder / "scores.json", evaluate(run, checkpoint, decoding, folder))

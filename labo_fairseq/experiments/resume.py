@@ -1,0 +1,62 @@
+"""The checkpoint that a killed training goes on from."""
+
+import re
+import shutil
+import sys
+from pathlib import Path
+from typing import Any, Dict, Optional
+
+from ..checkpoints import load_checkpoint
+from ..errors import UserError
+from ..files import whole_file
+
+LAST, BEST = "checkpoint_last.pt", "checkpoint_best.pt"
+_STATE = re.compile(r"checkpoint(\d+|_\d+_\d+|_best|_last)\.pt")
+
+
+def settle_checkpoints(folder: Path) -> None:
+    """Make ``checkpoint_last.pt``, from which fairseq goes on, and ``checkpoint_best.pt`` whole.
+
+    fairseq writes a state of the training to one file and copies it to these two names. Where one of them is damaged
+    or missing, another file with the same state takes its place; for the last one, the newest that is whole. Damaged
+    files are set aside, and stderr is told. Where nothing is whole the training starts from nothing.
+    """
+    for unfinished in folder.glob("*.tmp"):
+        unfinished.unlink()
+    files = [path for path in folder.glob("checkpoint*.pt") if _STATE.fullmatch(path.name)]
+    newest_first = sorted(files, key=lambda path: (path.name == LAST, path.stat().st_mtime_ns), reverse=True)
+    for path in newest_first:
+        state = _read(path)
+        if state is not None:
+            break
+    else:
+        return
+    if path.name != LAST:
+        print(f"the training goes on from {path}", file=sys.stderr)
+        _copy(path, folder / LAST)
+    best = state.get("best")
+    if best is not None and not _reached(folder / BEST, best):
+        equal = next((each for each in newest_first if each.name != BEST and _reached(each, best)), None)
+        if equal:
+            _copy(equal, folder / BEST)
+
+
+def _reached(path: Path, score: float) -> bool:
+    """Whether the training had this validation score when it wrote ``path``."""
+    state = _read(path) if path.exists() else None
+    return state is not None and state.get("val_loss") == score
+
+
+def _read(path: Path) -> Optional[Dict[str, Any]]:
+    try:
+        return load_checkpoint(path)["extra_state"]
+    except UserError as error:
+        aside = path.with_name(f"{path.name}.damaged")
+        path.replace(aside)
+        print(f"{error}; it is kept as {aside.name}", file=sys.stderr)
+        return None
+
+
+def _copy(path: Path, to: Path) -> None:
+    with whole_file(to) as part:
+        shutil.copyfile(path, part)
