@@ -1,12 +1,13 @@
 """Files and folders that are either whole or not there."""
 
 import fcntl
+import hashlib
 import json
 import os
 import shutil
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Iterable, Iterator
+from typing import Any, Callable, Iterable, Iterator
 
 from .errors import UserError
 
@@ -26,13 +27,20 @@ def scratch_folder(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
+def whole_folder(path: Path, check: Callable[[], None]) -> Iterator[Path]:
     """A temporary folder that takes the place of ``path`` when the block ends without an exception.
 
     The caller sees to it that no other process is at work there, see :func:`locked`.
+
+    Args:
+        check: raises where ``path`` must not be replaced; called before the block and, hours later, after it.
     """
+    check()
+    # a link to another disk stays one
+    path = path.resolve()
     with scratch_folder(path.with_name(f".{path.name}.part")) as work:
         yield work
+        check()
         if path.exists():
             shutil.rmtree(path)
         os.replace(work, path)
@@ -62,6 +70,15 @@ def read_lines(path: Path) -> Iterator[str]:
     with open(path, encoding="utf-8", newline="\n") as file:
         for line in file:
             yield line.rstrip("\r\n")
+
+
+def digest_of(path: Path, algorithm: str = "sha256") -> str:
+    """Hexadecimal digest of a file, read in pieces."""
+    digest = hashlib.new(algorithm)
+    with open(path, "rb") as file:
+        for piece in iter(lambda: file.read(1 << 20), b""):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -10,7 +10,7 @@ from typing import Optional
 from urllib.parse import urlsplit
 
 from ..errors import UserError
-from ..files import locked, scratch_folder, whole_file
+from ..files import digest_of, locked, scratch_folder, whole_file
 from .download import MirrorError, download
 from .manifest import Archive
 from .members import open_member
@@ -36,19 +36,6 @@ def archive_folder(archive_dir: Optional[Path] = None) -> Optional[Path]:
     return folder
 
 
-def sha256_of(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file, read in pieces."""
-    return _digest(path, "sha256")
-
-
-def _digest(path: Path, algorithm: str) -> str:
-    digest = hashlib.new(algorithm)
-    with open(path, "rb") as file:
-        for piece in iter(lambda: file.read(1 << 20), b""):
-            digest.update(piece)
-    return digest.hexdigest()
-
-
 def fetch_wheel(requirement: str, filename: str, sha256: str, folder: Path) -> Path:
     """The wheel of ``requirement`` in ``folder``, downloaded with pip unless it is there already.
 
@@ -58,10 +45,10 @@ def fetch_wheel(requirement: str, filename: str, sha256: str, folder: Path) -> P
         UserError: pip cannot get it, or its checksum is not ``sha256``.
     """
     path = folder / filename
-    if path.exists() and sha256_of(path) == sha256:
+    if path.exists() and digest_of(path) == sha256:
         return path
     with locked(folder, wait=True), scratch_folder(folder / f".{filename}.part") as work:
-        if path.exists() and sha256_of(path) == sha256:  # another process had the lock
+        if path.exists() and digest_of(path) == sha256:  # another process had the lock
             return path
         pip = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--no-deps", "--dest", str(work)]
         # stdout may be a pipe that someone parses; pip's progress bar belongs on stderr
@@ -72,7 +59,7 @@ def fetch_wheel(requirement: str, filename: str, sha256: str, folder: Path) -> P
                 f"pip could not download {requirement}: put {filename} into {folder} yourself, or try again when the "
                 "package index can be reached"
             )
-        actual = sha256_of(got)
+        actual = digest_of(got)
         if actual != sha256:
             raise UserError(f"{filename} has SHA-256 {actual}, expected {sha256}: the download is not the pinned file")
         os.replace(got, path)
@@ -159,7 +146,7 @@ def _problem(archive: Archive, path: Path) -> Optional[str]:
     if archive.size is not None and size != archive.size:
         return f"has {size} bytes, expected {archive.size}"
     for algorithm, expected in (("sha256", archive.sha256), ("md5", archive.md5)):
-        actual = _digest(path, algorithm) if expected else None
+        actual = digest_of(path, algorithm) if expected else None
         if actual != expected:
             return f"has {algorithm} {actual}, expected {expected}"
     return None

@@ -17,10 +17,11 @@ def open_member(archive: Path, name: str) -> Iterator[IO[bytes]]:
     Raises:
         UserError: the archive is damaged or no archive, also while the block reads; or it has no such file.
     """
+    names = (name, f"./{name}")
     try:
         with tarfile.open(archive, "r:gz") as tar:
             # getmember would read the archive to its end, and then all over again
-            member = next((member for member in tar if member.isfile() and member.name.lstrip("./") == name), None)
+            member = next((member for member in tar if member.isfile() and member.name in names), None)
             file = tar.extractfile(member) if member else None
             if file is None:
                 raise UserError(f"{archive} holds no {name}: it is not the corpus's archive, or an incomplete one")

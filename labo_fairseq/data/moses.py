@@ -6,15 +6,29 @@ Lines are without their line break, and stay as many as they were.
 
 import re
 from functools import lru_cache
-from typing import List, Tuple
+from typing import Iterable, List, Tuple
 
 import regex
 from sacremoses import MosesDetokenizer, MosesPunctNormalizer, MosesTokenizer
+from sacremoses.corpus import NonbreakingPrefixes
 
-_LONGEST_WORD = 1000  # characters; a pair with a longer word is dropped
+from ..errors import UserError
+
+#: characters; a pair with a longer word is dropped
+LONGEST_WORD = 1000
+
+#: codes of the languages whose abbreviations Moses knows; others it would treat as English
+LANGUAGES = sorted(set(NonbreakingPrefixes().available_langs.values()))
 
 #: white space to Python, but not to Perl, which deletes them with the other control characters
 _SEPARATORS = re.compile("[\x1c-\x1f]")
+
+
+def check_languages(languages: Iterable[str]) -> None:
+    """UserError names the first of ``languages`` that is none of :data:`LANGUAGES`."""
+    for language in languages:
+        if language not in LANGUAGES:
+            raise UserError(f"no tokeniser for the language {language!r}: Moses has {', '.join(LANGUAGES)}")
 
 
 def tokenise(language: str, lines: List[str], escape: bool = True, dash_splits: bool = False) -> List[str]:
@@ -61,7 +75,7 @@ def keeps(source: str, target: str, ratio: float, minimum: int, maximum: int) ->
     lengths = [len(words) for words in sides]
     if min(lengths) < max(minimum, 1) or max(lengths) > maximum or max(lengths) / min(lengths) > ratio:
         return False
-    return all(len(word) <= _LONGEST_WORD for words in sides for word in words)
+    return all(len(word) <= LONGEST_WORD for words in sides for word in words)
 
 
 class _Tokenizer(MosesTokenizer):

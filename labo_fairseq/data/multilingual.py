@@ -8,13 +8,15 @@ import shutil
 from collections import Counter
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 
 import sentencepiece
 
-from ..files import read_lines, whole_folder, write_json, write_lines
+from ..files import read_lines, whole_folder, write_lines
 from .corpus import Corpus, Pair
+from .lengths import excess_of_subwords, within
 from .prepare import Line, binarise, refuse_empty, write_pairs
 from .prepared import Prepared
 from .stream import mapped
@@ -44,11 +46,12 @@ def prepare_multilingual(corpora: Dict[Pair, Corpus], recipe: MultilingualRecipe
     """Prepare one corpus a direction in ``folder``, which is whole when this returns and not there if it does not.
 
     Raises:
-        UserError: an empty split, or ``fairseq-preprocess`` fails.
+        UserError: a folder with files of the user's own, an empty split, a sentence that :func:`within` refuses, or
+            ``fairseq-preprocess`` fails.
     """
     tests = [split for split in next(iter(corpora.values())) if split not in ("train", "valid")]
     splits = ["train", "valid", *tests]
-    with whole_folder(folder) as work:
+    with whole_folder(folder, Prepared(folder).check_replaceable) as work:
         files = Prepared(work)
         first = Prepared(work / "first")
         for (source, target), corpus in corpora.items():
@@ -68,12 +71,13 @@ def prepare_multilingual(corpora: Dict[Pair, Corpus], recipe: MultilingualRecipe
                 pairs = zip(*(read_lines(first.raw(name, language)) for language in direction))
                 encode = partial(_encode, files.sentencepiece, recipe.maximum if split not in tests else None)
                 lines = mapped(encode, pairs, recipe.workers, f"SentencePiece {name}")
+                lines = within(lines, attrgetter("subwords"), excess_of_subwords, name, direction, split == "train")
                 counts += write_pairs(((name, line) for line in lines), files, direction)
             refuse_empty(counts, names.values())
             prefixes = {split: work / "bpe" / name for split, name in names.items()}
             binarise(prefixes, direction, files.binarised, work, recipe.workers, dictionary)
         shutil.rmtree(first.folder)
-        write_json(files.facts, {"recipe": recipe.to_json(), "pairs": counts, "tests": tests})
+        files.write_facts(recipe.to_json(), counts, tests)
     return Prepared(folder)
 
 

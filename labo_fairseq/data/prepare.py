@@ -6,10 +6,11 @@ Three passes over files, none of which is ever whole in memory: tokenise and cle
 import shutil
 import sys
 from collections import Counter
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from itertools import chain
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
 
@@ -18,9 +19,10 @@ from subword_nmt.learn_bpe import learn_bpe
 
 from ..commands import run_fairseq
 from ..errors import UserError
-from ..files import read_lines, whole_folder, write_json
+from ..files import read_lines, whole_folder
 from .corpus import Corpus, Pair
-from .moses import keeps, lowercase, normalise_punctuation, remove_non_printing, tokenise
+from .lengths import excess_of_line, excess_of_subwords, excess_of_words, within
+from .moses import check_languages, keeps, lowercase, normalise_punctuation, remove_non_printing, tokenise
 from .prepared import Prepared
 from .stream import mapped
 
@@ -78,14 +80,17 @@ def prepare(corpus: Corpus, recipe: Recipe, folder: Path) -> Prepared:
     Training pairs are cleaned, all others are kept: scores need every line of a test set.
 
     Raises:
-        UserError: an empty split, or ``fairseq-preprocess`` fails.
+        UserError: a language without a tokeniser, a folder with files of the user's own, an empty split, a text too
+            small for BPE, a sentence that :func:`within` refuses, or ``fairseq-preprocess`` fails.
     """
+    check_languages(recipe.languages)
     tests = [split for split in corpus if split not in ("train", "valid")]
-    with whole_folder(folder) as work:
+    with whole_folder(folder, Prepared(folder).check_replaceable) as work:
         files, first = Prepared(work), Prepared(work / "first")
         splits, counts = ["train", "valid", *tests], Counter()
         for split, pairs in corpus.items():
-            lines = mapped(partial(_tokenise, recipe, split == "train"), pairs, recipe.workers, f"tokenise {split}")
+            short = within(pairs, lambda pair: pair, excess_of_line, split, recipe.languages, split == "train")
+            lines = mapped(partial(_tokenise, recipe, split == "train"), short, recipe.workers, f"tokenise {split}")
             counts += write_pairs(_split(lines, split, recipe.validation_every), first, recipe.languages)
         refuse_empty(counts, splits)
         learn_joint_bpe(
@@ -94,22 +99,32 @@ def prepare(corpus: Corpus, recipe: Recipe, folder: Path) -> Prepared:
         counts = Counter()
         for split in splits:
             apply_bpe = partial(_apply_bpe, files.codes, recipe.clean if split in ("train", "valid") else None)
-            lines = mapped(apply_bpe, _read(first, split, recipe.languages), recipe.workers, f"BPE {split}")
+            limits = split, recipe.languages, split not in corpus or split == "train"
+            lines = within(_read(first, split, recipe.languages), attrgetter("tokens"), excess_of_words, *limits)
+            lines = mapped(apply_bpe, lines, recipe.workers, f"BPE {split}")
+            lines = within(lines, attrgetter("subwords"), excess_of_subwords, *limits)
             counts += write_pairs(((split, line) for line in lines), files, recipe.languages)
         refuse_empty(counts, splits)
         shutil.rmtree(first.folder)
         binarise(
             {split: work / "bpe" / split for split in splits}, recipe.languages, files.binarised, work, recipe.workers
         )
-        write_json(files.facts, {"recipe": recipe.to_json(), "pairs": counts, "tests": tests})
+        files.write_facts(recipe.to_json(), counts, tests)
     return Prepared(folder)
 
 
 def learn_joint_bpe(texts: List[Path], codes: Path, operations: int) -> None:
-    """Merge operations learnt on all ``texts`` together (Sennrich et al., 2016)."""
+    """Merge operations learnt on all ``texts`` together (Sennrich et al., 2016).
+
+    Raises:
+        UserError: there is none.
+    """
     print(f"learning {operations} BPE operations", file=sys.stderr)
-    with open(codes, "w", encoding="utf-8", newline="\n") as file:
+    with suppress(ValueError), open(codes, "w", encoding="utf-8", newline="\n") as file:
+        # ValueError: the maximum of no pairs at all
         learn_bpe(chain.from_iterable(map(read_lines, texts)), file, operations)
+    if not any(not line.startswith("#version") for line in read_lines(codes)):
+        raise UserError("no two characters stand side by side twice in the training set: it is too small for BPE")
 
 
 def binarise(

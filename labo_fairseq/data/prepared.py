@@ -3,7 +3,19 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Optional
+
+from ..errors import UserError
+from ..files import digest_of, write_json
+
+#: everything that a preparation leaves behind; what else lies in its folder is the user's own
+_MADE = (
+    *("prepared.json", "preprocess.log", "codes", "sentencepiece.model", "sentencepiece.vocab", "dict.txt"),
+    *("raw", "raw/*", "tok", "tok/*", "bpe", "bpe/*"),
+    *("bin", "bin/dict.*.txt", "bin/*.bin", "bin/*.idx", "bin/preprocess.log"),
+)
+#: of these, what text and models must share
+_SHARED = ("codes", "sentencepiece.model", "bin/dict.*.txt")
 
 
 @dataclass(frozen=True)
@@ -14,7 +26,7 @@ class Prepared:
 
     @property
     def facts(self) -> Path:
-        """JSON: the recipe, the number of pairs in each split, the test sets in fairseq's order."""
+        """JSON: the recipe, the number of pairs in each split, the test sets in fairseq's order, digests of files."""
         return self.folder / "prepared.json"
 
     @property
@@ -75,5 +87,59 @@ class Prepared:
         """The same lines in BPE, or in SentencePiece units."""
         return self.folder / "bpe" / f"{split}.{language}"
 
+    @property
+    def digests(self) -> Dict[str, str]:
+        """Path in the folder → SHA-256 of each file that text and models must share, as it was prepared.
+
+        Empty where the version that prepared the corpus wrote none down.
+        """
+        return self._fact("sha256", {})
+
+    def write_facts(self, recipe: Dict[str, Any], pairs: Dict[str, int], tests: List[str]) -> None:
+        """Write :attr:`facts`, the last file of a preparation."""
+        paths = sorted(path for pattern in _SHARED for path in self.folder.glob(pattern))
+        digests = {path.relative_to(self.folder).as_posix(): digest_of(path) for path in paths}
+        write_json(self.facts, {"recipe": recipe, "pairs": pairs, "tests": tests, "sha256": digests})
+
+    def check(self, recipe: Dict[str, Any], digests: Optional[Dict[str, str]] = None) -> None:
+        """See that a corpus is still what it was.
+
+        Args:
+            digests: what a model was trained with, see :attr:`digests`; None or empty: what was prepared here.
+
+        Raises:
+            UserError: another ``recipe`` was prepared here, or BPE codes, units or dictionaries are gone or others.
+        """
+        if self.recipe != recipe:
+            what = "another corpus, or one prepared otherwise" if self.recipe else "no prepared corpus"
+            raise UserError(f"{self.folder} holds {what}: put back what the run was trained on")
+        for name, digest in (digests or self.digests).items():
+            path = self.folder / name
+            if not path.is_file() or digest_of(path) != digest:
+                state = "is of another corpus" if path.is_file() else "is gone"
+                raise UserError(f"{path} {state}: put it back, or delete {self.folder} and prepare the corpus again")
+
+    def check_replaceable(self) -> None:
+        """UserError where preparing in this folder would delete something that no preparation made."""
+        if self.folder.exists() and not self.folder.is_dir():
+            raise UserError(f"{self.folder} is a file: name another folder")
+        if not self.folder.exists():
+            return
+        # without a recipe nothing was prepared here, and all is the user's: perhaps a disk of files
+        found = self.folder.rglob("*") if self.recipe else self.folder.iterdir()
+        for path in found:
+            if not (self.recipe and _made(path.relative_to(self.folder))):
+                raise UserError(f"{self.folder} holds {path.name}, which no preparation made: name another folder")
+
     def _fact(self, name: str, default: Any) -> Any:
-        return json.loads(self.facts.read_text(encoding="utf-8"))[name] if self.facts.exists() else default
+        if not self.facts.is_file():
+            return default
+        try:
+            return json.loads(self.facts.read_text(encoding="utf-8")).get(name, default)
+        except (ValueError, AttributeError):
+            raise UserError(f"{self.facts} is damaged: prepare the corpus again, in another folder") from None
+
+
+def _made(path: Path) -> bool:
+    """Whether ``path``, told from the folder, is in :data:`_MADE`."""
+    return any(path.match(pattern) and len(path.parts) == pattern.count("/") + 1 for pattern in _MADE)

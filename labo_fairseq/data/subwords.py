@@ -1,21 +1,46 @@
 """One line of raw text as the model of a prepared corpus reads it."""
 
+import re
+from typing import Optional, Tuple
+
 from ..errors import UserError
+from .lengths import excess_of_line, excess_of_subwords, excess_of_words
 from .multilingual import load_sentencepiece
 from .prepare import load_bpe, to_tokens
 from .prepared import Prepared
+
+
+def to_tokens_and_subwords(data: Prepared, language: str, text: str) -> Tuple[str, str]:
+    """``text`` as fairseq takes it where it applies the subwords itself, and in the corpus' BPE or SentencePiece units.
+
+    Raises:
+        UserError: it is too long for a sentence.
+    """
+    _refuse(excess_of_line(text))
+    if data.multilingual:
+        # fairseq-interactive, for one, ends a line at every kind of white space that may
+        tokens = re.sub(r"\s", " ", text)
+        subwords = " ".join(load_sentencepiece(data.sentencepiece).encode(tokens, out_type=str))
+    else:
+        (tokens,) = to_tokens(data.recipe, language, [text])
+        _refuse(excess_of_words(tokens))
+        subwords = load_bpe(data.codes).process_line(tokens)
+    _refuse(excess_of_subwords(subwords))
+    return tokens, subwords
 
 
 def to_subwords(data: Prepared, language: str, text: str) -> str:
     """``text`` in the corpus' BPE or SentencePiece units, separated by spaces.
 
     Raises:
-        UserError: there is nothing in it.
+        UserError: there is nothing in it, or it is too long for a sentence.
     """
-    if data.multilingual:
-        units = " ".join(load_sentencepiece(data.sentencepiece).encode(text, out_type=str))
-    else:
-        units = load_bpe(data.codes).process_line(to_tokens(data.recipe, language, [text])[0])
-    if not units.strip():
+    _, subwords = to_tokens_and_subwords(data, language, text)
+    if not subwords.strip():
         raise UserError(f"the {language} text is empty")
-    return units
+    return subwords
+
+
+def _refuse(excess: Optional[str]) -> None:
+    if excess:
+        raise UserError(f"a sentence has {excess}: cut it into several")

@@ -50,14 +50,33 @@ class Member:
         return _lines(self)
 
 
-Lines = Union[TextFile, Member]
+@dataclass(frozen=True)
+class Stream:
+    """Lines of UTF-8 that can be read once, such as standard input."""
+
+    file: IO[bytes]
+    name: str
+
+    def __str__(self) -> str:
+        return self.name
+
+    @contextmanager
+    def open(self) -> Iterator[IO[bytes]]:
+        """The bytes."""
+        yield self.file
+
+    def __iter__(self) -> Iterator[str]:
+        return _lines(self)
+
+
+Lines = Union[TextFile, Member, Stream]
 
 
 @dataclass(frozen=True)
 class Parallel:
     """Pairs of two files' lines, what ``keep`` leaves of each; a stream, the same at each reading.
 
-    Reading raises :class:`UserError` where a file is damaged, no UTF-8, empty, or shorter than the other.
+    Reading raises :class:`UserError` where a file is damaged, no UTF-8, blank, or shorter than the other.
     """
 
     source: Lines
@@ -65,7 +84,7 @@ class Parallel:
     keep: Callable[[Iterable[str]], Iterable[str]] = iter
 
     def __iter__(self) -> Iterator[Pair]:
-        number = 0
+        filled = False
         sides = (self.keep(self.source), self.keep(self.target))
         for number, pair in enumerate(zip_longest(*sides), 1):
             if None in pair:
@@ -74,8 +93,9 @@ class Parallel:
                     f"{short} ends after {number - 1} sentences, {long} goes on: line n of the one must be the "
                     "translation of line n of the other"
                 )
+            filled = filled or all(side.strip() for side in pair)
             yield pair
-        if not number:
+        if not filled:
             raise UserError(
                 f"no sentence in {self.source} and {self.target}: they are empty, or not what they should be"
             )
@@ -104,14 +124,14 @@ def read_parallel(source_file: Path, target_file: Path) -> Parallel:
 
 
 def _lines(text: Lines) -> Iterator[str]:
-    """Lines without their end; only ``\\n`` and ``\\r\\n`` are one."""
+    """Lines without their end, which only ``\\n`` and ``\\r\\n`` are, and without a byte order mark."""
     number = 0
     try:
         with text.open() as file:
             for line in file:
                 number += 1
-                yield line.decode("utf-8").rstrip("\r\n")
+                yield line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
     except UnicodeDecodeError as error:
-        raise UserError(f"{text}, line {number}: no UTF-8 (byte {error.start + 1}); convert the file first") from None
+        raise UserError(f"{text}, line {number}: no UTF-8 (byte {error.start + 1}); convert it first") from None
     except (EOFError, zlib.error, OSError) as error:
         raise UserError(f"{text} cannot be read after line {number} ({error}): get or pack it again") from None
