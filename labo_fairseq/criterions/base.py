@@ -32,6 +32,15 @@ class RegularisedConfig(LabelSmoothedCrossEntropyCriterionConfig):
     )
 
 
+def check_smoothing(cfg: Any) -> None:
+    """ValueError names the first option that fairseq's label smoothing shares with ours and that is out of range."""
+    if not 0 <= getattr(cfg, "label_smoothing", 0) < 1:
+        raise ValueError(f"label-smoothing is {cfg.label_smoothing}: it must lie in [0, 1)")
+    for name in ("smoothing_warmup_steps", "ignore_prefix_size"):
+        if getattr(cfg, name, 0) < 0:
+            raise ValueError(f"{name.replace('_', '-')} is {getattr(cfg, name)}: it must be 0 or more")
+
+
 class RegularisedCriterion(LabelSmoothedCrossEntropyCriterion):
     """Uniform label smoothing for ``--smoothing-warmup-steps`` updates, then the loss of a subclass.
 
@@ -54,11 +63,7 @@ class RegularisedCriterion(LabelSmoothedCrossEntropyCriterion):
     @classmethod
     def check(cls, cfg: Any) -> None:
         """ValueError, which begins with the name of the option, where one is out of range."""
-        if not 0 <= cfg.label_smoothing < 1:
-            raise ValueError(f"label-smoothing is {cfg.label_smoothing}: it must lie in [0, 1)")
-        for name in ("smoothing_warmup_steps", "ignore_prefix_size"):
-            if getattr(cfg, name) < 0:
-                raise ValueError(f"{name.replace('_', '-')} is {getattr(cfg, name)}: it must be 0 or more")
+        check_smoothing(cfg)
 
     @classmethod
     @contextmanager

@@ -84,3 +84,7 @@ class LaboLabelSmoothedCrossEntropyCriterion(RegularisedCriterion):
 @register_criterion("labo", dataclass=LaboConfig)
 class LaboCriterion(LaboLabelSmoothedCrossEntropyCriterion):
     """``--criterion labo``: the short name of ``labo_label_smoothed_cross_entropy``."""
+
+
+# fairseq resumes a training where the names of the classes match, and these two are one criterion
+LaboLabelSmoothedCrossEntropyCriterion.__name__ = LaboCriterion.__name__

@@ -1,0 +1,38 @@
+"""The settings of a training, checked as fairseq will check them, before anything is built."""
+
+from typing import Any, Dict
+
+from fairseq.criterions import CRITERION_REGISTRY
+from fairseq.dataclass.configs import FairseqConfig
+from fairseq.registry import REGISTRIES
+from fairseq.tasks import TASK_DATACLASS_REGISTRY
+from omegaconf import OmegaConf
+
+from .base import check_smoothing
+
+_UNSET = "???"  # Hydra's word for a value that must be given, later perhaps
+
+
+def check_settings(config: Dict[str, Any]) -> None:
+    """See that fairseq will take ``config``, a configuration of ``fairseq-hydra-train``, as far as its types tell.
+
+    Raises:
+        ValueError: no such criterion, or an option of it out of range.
+        OmegaConfBaseException: a setting that is not there, or a value of another type.
+    """
+    OmegaConf.merge(OmegaConf.structured(FairseqConfig), config)
+    types = {group: registry["dataclass_registry"] for group, registry in REGISTRIES.items()}
+    types["task"] = TASK_DATACLASS_REGISTRY
+    merged = {}
+    for group, known in types.items():
+        name = str(config.get(group, {}).get("_name"))
+        if name in known:  # models, and the oldest tasks, tell no types
+            merged[group] = OmegaConf.merge(OmegaConf.structured(known[name]), config[group])
+    if "criterion" not in merged:
+        raise ValueError(f"there is no criterion {config['criterion'].get('_name')!r}")
+    for option, value in config["criterion"].items():
+        if value == _UNSET:
+            merged["criterion"][option] = "given later"
+    # fairseq's own label smoothing takes any number
+    check = getattr(CRITERION_REGISTRY[config["criterion"]["_name"]], "check", check_smoothing)
+    check(merged["criterion"])
