@@ -22,7 +22,35 @@ sys.argv = sys.argv[1:]
 runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 """
 
-_TAIL = 5  # lines of a failed command shown to the user
+_LONGEST_REASON = 300  # characters
+
+
+class LastWords:
+    """Why a Python program failed, in one line: the error of its last traceback, or the last line that it wrote."""
+
+    def __init__(self) -> None:
+        self._last = ""
+        self._error: List[str] = []
+        self._in_traceback = False
+
+    def hear(self, line: str) -> None:
+        """Take note of the next line."""
+        text = line.strip()
+        if not text:
+            return
+        self._last = text
+        if line.startswith("Traceback"):
+            self._error, self._in_traceback = [], True
+        elif not line[0].isspace():
+            if self._in_traceback:
+                self._error = [text]
+            self._in_traceback = False
+        elif self._error:  # torch and Hydra say more in indented lines
+            self._error.append(text)
+
+    def __str__(self) -> str:
+        reason = " ".join(self._error) or self._last or "it said nothing"
+        return reason if len(reason) <= _LONGEST_REASON else f"{reason[:_LONGEST_REASON]} …"
 
 
 def child_command(module: str, arguments: Sequence[str]) -> List[str]:
@@ -36,9 +64,9 @@ def run_fairseq(
     """Run ``fairseq-COMMAND ARGUMENTS``; every line of its output is appended to ``log`` and given to ``watch``.
 
     Raises:
-        UserError: the command fails; the message ends with its last lines.
+        UserError: the command fails; the message says why.
     """
-    tail: List[str] = []
+    words = LastWords()
     process = subprocess.Popen(
         child_command(f"fairseq_cli.{command}", arguments),
         stdin=subprocess.PIPE,
@@ -54,7 +82,7 @@ def run_fairseq(
             file.write(line)
             file.flush()
             watch(line.rstrip("\n"))
-            tail = [*tail, line.rstrip()][-_TAIL:]
+            words.hear(line)
         status = process.wait()
     if status != 0:
-        raise UserError(f"fairseq-{command} ended with status {status}; see {log}. Its last lines:\n" + "\n".join(tail))
+        raise UserError(f"fairseq-{command} ended with status {status}; see {log}: {words}")

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any, Dict, Optional, Sequence
 
 import torch
+import yaml
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from ..checkpoints import load_checkpoint
 from ..commands import USER_DIR
 from ..data.prepared import Prepared
 from ..errors import UserError
@@ -65,10 +67,42 @@ def compose(name: str, overrides: Sequence[str] = ()) -> Config:
                 chosen = {"parts/criterion": method, **parts}
                 config = _compose(config_name=stem, overrides=[*map("=".join, chosen.items()), *deleted])
         OmegaConf.set_struct(config, False)
-        merged = OmegaConf.merge(config, OmegaConf.from_dotlist(values))
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        merged = OmegaConf.to_container(OmegaConf.merge(config, OmegaConf.from_dotlist(values)))
+        _check(OmegaConf.to_container(config), merged)
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
         raise UserError(f"the settings {' '.join(overrides)} do not fit: {str(error).splitlines()[0]}") from None
-    return OmegaConf.to_container(merged)
+    return merged
+
+
+def _check(config: Config, merged: Config) -> None:
+    """ValueError where ``merged``, which is ``config`` with settings, cannot be trained with.
+
+    So what is wrong is said in one line, and before a corpus is prepared; fairseq checks the rest.
+    """
+    for name, section in config.items():
+        if isinstance(section, dict) and not isinstance(merged[name], dict):
+            raise ValueError(f"{name} is a group of settings, not one")
+    optimization, frequency = merged["optimization"], merged["optimization"].get("update_freq")
+    if not _counts(merged["dataset"].get("max_tokens")):
+        raise ValueError("dataset.max_tokens must be a whole number of at least 1")
+    if not (isinstance(frequency, list) and len(frequency) == 1 and _counts(frequency[0])):
+        raise ValueError("optimization.update_freq must be one whole number of at least 1 in brackets, as in [2]")
+    lengths = [optimization[name] for name in ("max_update", "max_epoch") if optimization.get(name) is not None]
+    if not (lengths and all(map(_counts, lengths))):
+        raise ValueError("optimization.max_update or optimization.max_epoch must be a whole number of at least 1")
+    rates = optimization.get("lr")
+    if not (isinstance(rates, list) and rates and all(type(rate) in (int, float) and 0 < rate < 1e9 for rate in rates)):
+        raise ValueError("optimization.lr must be numbers above 0 in brackets, as in [0.001]")
+    seed = merged["common"].get("seed", 1)
+    if type(seed) is not int or not 0 <= seed < 1 << 32:
+        raise ValueError(f"common.seed is {seed}: it must be a whole number from 0 to {(1 << 32) - 1}")
+    from ..criterions.options import check_settings  # fairseq takes seconds, which only a training is worth
+
+    check_settings(merged)
+
+
+def _counts(value: Any) -> bool:
+    return type(value) is int and value > 0
 
 
 def for_machine(config: Config, gpus: Optional[int] = None) -> Config:
@@ -81,12 +115,15 @@ def for_machine(config: Config, gpus: Optional[int] = None) -> Config:
         gpus: how many to use; None: all there are; 0: the CPU.
 
     Raises:
-        UserError: more than there are.
+        UserError: more than there are, or none and a precision that needs one.
     """
     there = torch.cuda.device_count()
     if gpus is not None and gpus > there:
         raise UserError(f"{gpus} GPUs were asked for and {there} are here: set NUM_GPUS to at most {there}")
     used = there if gpus is None else gpus
+    halves = [name for name in ("fp16", "memory_efficient_fp16", "amp") if config.get("common", {}).get(name)]
+    if halves and not used:
+        raise UserError(f"common.{halves[0]} needs a GPU, and none is used here: leave it out")
     fitted = deepcopy(config)
     fitted.setdefault("common", {}).update(_precision(used))
     return for_workers(fitted, max(used, 1))
@@ -128,7 +165,7 @@ def with_teachers(config: Config, folder: Path) -> Config:
     So the settings of a run are the same wherever the runs lie and whoever names them from where.
 
     Raises:
-        UserError: no teacher is named, or one is not there.
+        UserError: no teacher is named, or one is not there or no checkpoint.
     """
     paths = config["criterion"].get("teacher_path")
     if paths is None:
@@ -138,6 +175,7 @@ def with_teachers(config: Config, folder: Path) -> Config:
     for path in paths.split(":"):
         if not Path(path).is_file():
             raise UserError(f"no teacher {path}: train it first")
+        load_checkpoint(Path(path))
     told = deepcopy(config)
     told["criterion"]["teacher_path"] = ":".join(os.path.relpath(path, folder) for path in paths.split(":"))
     return told

@@ -7,6 +7,7 @@ from typing import Dict, List, Sequence
 
 import numpy as np
 
+from ..checkpoints import load_checkpoint
 from ..data.corpus import Pair
 from ..errors import UserError
 from ..evaluation.decode import Decoding, chosen_probabilities, generation_log, translate_test
@@ -71,6 +72,7 @@ def decode(run: Run, test: HeldOut, cache: Path) -> Decoded:
         output = cache / _identity(run) / output.name
         if output.exists() and not _whole(output, sentences):
             output.unlink()
+        load_checkpoint(checkpoint_of(run))  # says in one line what fairseq would say in fifty
         translate_test(run.data, checkpoint_of(run), *test.direction, test.split, Decoding(), output)
     found = chosen_probabilities(generation_log(output))
     return Decoded(list(read_lines(output)), [found[number] for number in range(sentences)])

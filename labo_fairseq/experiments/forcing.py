@@ -10,6 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .. import criterions  # noqa: F401  a checkpoint may name them
+from ..checkpoints import load_checkpoint
 from ..data.corpus import Pair
 from ..errors import UserError
 from ..evaluation.predictions import Predictions, predictions
@@ -33,6 +34,7 @@ class ForcedModel:
     """The model that a run is scored with; on the first GPU, or on the CPU where there is none."""
 
     def __init__(self, run: Run, direction: Pair) -> None:
+        load_checkpoint(checkpoint_of(run))  # says in one line what is wrong with it
         options = {"data": str(run.data.binarised), "source_lang": direction[0], "target_lang": direction[1]}
         (model,), _, self.task = checkpoint_utils.load_model_ensemble_and_task([str(checkpoint_of(run))], options)
         self.device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -20,6 +20,7 @@ grid:
     teachers: [ce]               # the runs of these methods with the same corpus, direction and seed
 """
 
+import math
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -123,7 +124,7 @@ def load_grid(name: str, smoke: bool = False) -> Grid:
         if missing:
             raise UserError(f"the teachers {', '.join(missing)} are no runs of this grid")
         baseline = content.get("baseline", jobs[0].variant)
-        if baseline not in {job.variant for job in jobs}:
+        if baseline not in [job.variant for job in jobs]:
             raise UserError(f"the baseline {baseline!r} is none of its methods")
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
@@ -138,29 +139,42 @@ def _jobs(block: Any, number: int, smoke: bool) -> Iterator[Job]:
         settings = block.get("settings", {})
         if not isinstance(settings, dict):
             raise UserError("settings must be KEY: [VALUE, ...]")
-        choices = [[(key, value) for value in _list(values, key)] for key, values in settings.items()]
+        hours = block.get("hours")
+        if hours is not None and not (isinstance(hours, (int, float)) and 0 < hours < math.inf):
+            raise UserError(f"hours is {hours!r}: it must be a number above 0")
+        choices = [[(str(key), value) for value in _list(values, key)] for key, values in settings.items()]
+        taught = _list(block["teachers"], "teachers") if "teachers" in block else []
         for direction, method, chosen, seed in product(
             *(_list(block["directions"], "directions"), _list(block["methods"], "methods")),
             *(product(*choices), _list(block["seeds"], "seeds")),
         ):
-            find(corpus, direction)
-            if method not in methods():
-                raise UserError(f"unknown method {method!r}: choose from {', '.join(methods())}")
-            if type(seed) is not int:
-                raise UserError(f"the seed {seed!r} is no number")
-            teachers = tuple(Job(corpus, direction, each, seed, smoke=smoke) for each in block.get("teachers", ()))
+            find(str(corpus), str(direction))
+            for each in (method, *taught):
+                if each not in methods():
+                    raise UserError(f"unknown method {each!r}: choose from {', '.join(methods())}")
+            if type(seed) is not int or not 0 <= seed < 1 << 32:
+                raise UserError(f"the seed {seed!r} is no number from 0 to {(1 << 32) - 1}")
+            teachers = tuple(Job(corpus, direction, each, seed, smoke=smoke) for each in taught)
             if (method == "kd") != bool(teachers):
                 raise UserError("method kd, and no other, needs teachers")
             changed = _changed(f"{corpus}_{direction}_{method}", chosen)
-            yield Job(corpus, direction, method, seed, changed, teachers, smoke, block.get("hours"))
+            yield Job(corpus, direction, method, seed, changed, teachers, smoke, hours)
     except UserError as error:
         raise UserError(f"block {number} of the grid: {error}") from None
 
 
 def _changed(configuration: str, settings: Sequence[Tuple[str, Any]]) -> Tuple[str, ...]:
-    """The ``settings`` that say something else than the configuration: so a default has one name, not two."""
-    config = compose(configuration) if settings else {}
-    return tuple(f"{key}={value}" for key, value in settings if _value(config, key) != value)
+    """The ``settings`` that say something else than the configuration: so a default has one name, not two.
+
+    Raises:
+        UserError: they do not fit, see :func:`compose`.
+    """
+    if not settings:
+        return ()
+    config = compose(configuration)
+    changed = tuple(f"{key}={value}" for key, value in settings if _value(config, key) != value)
+    compose(configuration, changed)
+    return changed
 
 
 def _value(config: Dict[str, Any], key: str) -> Any:
@@ -173,9 +187,9 @@ def _value(config: Dict[str, Any], key: str) -> Any:
 def _check_keys(value: Any, known: Sequence[str], needed: Sequence[str]) -> None:
     if not isinstance(value, dict):
         raise UserError(f"{value!r} is no set of KEY: VALUE")
-    unknown, missing = sorted(set(value) - set(known)), sorted(set(needed) - set(value))
+    unknown, missing = sorted(map(str, set(value) - set(known))), sorted(set(needed) - set(value))
     if unknown:
-        raise UserError(f"unknown key {', '.join(map(str, unknown))}: choose from {', '.join(sorted(known))}")
+        raise UserError(f"unknown key {', '.join(unknown)}: choose from {', '.join(sorted(known))}")
     if missing:
         raise UserError(f"no {', '.join(missing)}")
 

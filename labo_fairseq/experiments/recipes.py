@@ -1,5 +1,6 @@
 """The corpora under their names: how each is read, prepared and trained."""
 
+import math
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
 from ..data.corpora import load_corpus, read_parallel
 from ..data.corpus import Corpus, Pair
+from ..data.moses import check_languages
 from ..data.multilingual import MultilingualRecipe, prepare_multilingual
 from ..data.prepare import Clean, Recipe, prepare
 from ..data.prepared import Prepared
@@ -126,14 +128,16 @@ def prepare_custom(
         UserError: a split without files, files that do not fit each other, or see :func:`prepare`.
     """
     source, _, target = direction.partition("-")
-    if not (source and target):
-        raise UserError(f"{direction!r} is no direction: write the two languages as in de-en")
+    if not (source and target) or source == target:
+        raise UserError(f"{direction!r} is no direction: write two languages as in de-en")
+    check_languages((source, target))
     for split in ("train", "test", *(() if validation_every else ("valid",))):
         if split not in files:
             raise UserError(f"no {split} set: name its two files with --{split} SOURCE TARGET")
     if validation_every and "valid" in files:
         raise UserError("--valid and --validation-every exclude each other")
-    rule = clean and Clean(clean[0], int(clean[1]), int(clean[2]), "tokens")
+    rule = None if clean is None else _rule(*clean)
+    corpus = {split: read_parallel(*paths) for split, paths in files.items()}
     text = "; ".join(f"{split} {' '.join(map(str, paths))}" for split, paths in files.items())
     recipe = Recipe(
         text,
@@ -146,7 +150,7 @@ def prepare_custom(
         workers=workers,
     )
     with locked(folder.parent, wait=True):
-        return prepare({split: read_parallel(*paths) for split, paths in files.items()}, recipe, folder)
+        return prepare(corpus, recipe, folder)
 
 
 def prepare_corpus(
@@ -172,6 +176,7 @@ def prepare_corpus(
 
     with locked(folder.parent, wait=True):
         if prepared.recipe == wanted.to_json():
+            prepared.check(wanted.to_json())
             return prepared
         if isinstance(wanted, MultilingualRecipe):
             return prepare_multilingual({each: load(*each) for each in wanted.directions}, wanted, folder)
@@ -198,8 +203,24 @@ def build_run(corpus: str, direction: str, config: Config, data: Prepared, folde
 
 
 def run_folder(root: Path, corpus: str, direction: str, name: str) -> Path:
-    """Where a run lies below ``root``."""
+    """Where a run lies below ``root``.
+
+    Raises:
+        UserError: ``name`` leads elsewhere.
+    """
+    parts = Path(name).parts
+    if not parts or ".." in parts or Path(name).is_absolute():
+        raise UserError(f"{name!r} is no name of a folder")
     return root / corpus / direction / name
+
+
+def _rule(ratio: float, minimum: float, maximum: float) -> Clean:
+    if not (1 <= ratio < math.inf and 0 <= minimum <= maximum < math.inf and minimum % 1 == maximum % 1 == 0):
+        raise UserError(
+            f"--clean {ratio:g} {minimum:g} {maximum:g} is no rule: RATIO must be at least 1, MIN and MAX whole "
+            "numbers, MIN at most MAX"
+        )
+    return Clean(ratio, int(minimum), int(maximum), "tokens")
 
 
 def _smaller(recipe: Union[Recipe, MultilingualRecipe]) -> Union[Recipe, MultilingualRecipe]:

@@ -29,6 +29,12 @@ from .resume import settle_checkpoints
 
 BEST, LAST = "best", "last"
 
+#: what may lie in the folder of a run
+_MADE = (
+    *("checkpoints", "translations", "evaluations", "analysis", "train.log", "hydra_train.log"),
+    *("training.yaml", "training.json", "training.png", "result.json", "settings.json"),
+)
+
 
 @dataclass(frozen=True)
 class Run:
@@ -68,6 +74,7 @@ class Run:
         """What tells this run from another."""
         return {
             "data": self.data.recipe,
+            "files": self.data.digests,
             "directions": [list(direction) for direction in self.directions],
             "config": self.config,
             "checkpoint": self.checkpoint_name,
@@ -84,9 +91,10 @@ class Run:
             What :attr:`result` holds.
 
         Raises:
-            UserError: the folder holds a run with other settings, or is in use; fairseq fails.
+            UserError: the folder holds a run with other settings or the user's own files, or is in use; fairseq fails.
         """
         with locked(self.folder):
+            self._refuse_foreign()
             if fresh:
                 _empty(self.folder)
             self._claim()
@@ -107,13 +115,21 @@ class Run:
                 )
             return json.loads(self.result.read_text(encoding="utf-8"))
 
+    def _refuse_foreign(self) -> None:
+        """UserError where files lie here that belong to no run."""
+        if not (self.folder / "settings.json").exists():
+            foreign = sorted(path.name for path in self.folder.iterdir() if not path.name.startswith("."))
+            if foreign:
+                raise UserError(f"{self.folder} holds {foreign[0]} and no run: choose another folder or name")
+
     def _claim(self) -> None:
         """Write the settings down, or compare them with those of the run that was begun here."""
         path, mine = self.folder / "settings.json", self.settings()
         if not path.exists():
             write_json(path, mine)
             return
-        theirs = json.loads(path.read_text(encoding="utf-8"))
+        theirs = _read_json(path)
+        theirs.setdefault("files", mine["files"])  # a run of a version that did not write them down
         differing = sorted(differences(mine, theirs))
         if differing:
             raise UserError(
@@ -158,15 +174,17 @@ def load_run(folder: Path) -> Run:
     """The finished run in ``folder``.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or its data is not what it was trained on.
     """
     path = folder / "result.json"
     if not path.exists():
         raise UserError(f"no finished run in {folder}: its {path.name} is not there")
-    result = json.loads(path.read_text(encoding="utf-8"))
+    result = _read_json(path)
     settings = result["settings"]
+    data = Prepared(folder / result["data"])
+    data.check(settings["data"], settings.get("files"))
     directions = tuple(tuple(direction) for direction in settings["directions"])
-    return Run(folder, Prepared(folder / result["data"]), directions, settings["config"], settings["checkpoint"])
+    return Run(folder, data, directions, settings["config"], settings["checkpoint"])
 
 
 def evaluate(run: Run, checkpoint: Path, decoding: Decoding, folder: Path) -> Dict[str, Any]:
@@ -259,9 +277,21 @@ def differences(mine: Any, theirs: Any, name: str = "") -> List[str]:
     ]
 
 
+def _read_json(path: Path) -> Dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        found = None
+    if not found or not isinstance(found, dict):
+        raise UserError(f"{path} is damaged: put it back, or delete the folder and make the run again")
+    return found
+
+
 def _empty(folder: Path) -> None:
-    for path in folder.iterdir():
+    """Delete what a run makes, and nothing else; that it is a run is forgotten last."""
+    for name in _MADE:
+        path = folder / name
         if path.is_dir():
             shutil.rmtree(path)
-        elif path.name != ".lock":
+        elif path.exists():
             path.unlink()

@@ -54,7 +54,7 @@ def find_workers(number: Optional[int], gpus_per_run: int) -> Workers:
     there = torch.cuda.device_count()
     named = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
     gpus = named if len(named) == there else [str(each) for each in range(there)]
-    if there and gpus_per_run > there:
+    if gpus_per_run > max(1, there):
         raise UserError(f"{gpus_per_run} GPUs a run were asked for and {there} are here")
     return Workers(number or max(1, there // gpus_per_run), gpus[:there], gpus_per_run)
 

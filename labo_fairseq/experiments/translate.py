@@ -6,11 +6,15 @@ from pathlib import Path
 from threading import Thread
 from typing import IO, List
 
+from ..checkpoints import load_checkpoint
+from ..commands import LastWords
+from ..data.corpora.sources import Stream
 from ..data.corpus import Pair
-from ..data.prepare import to_tokens
 from ..data.prepared import Prepared
+from ..data.subwords import to_tokens_and_subwords
 from ..errors import UserError
 from ..evaluation.decode import Decoding, decoding_options, finish
+from .forcing import checkpoint_of
 from .run import Run, load_run
 
 
@@ -43,8 +47,9 @@ def translate(run: Run, direction: Pair, decoding: Decoding) -> None:
     """Standard input to standard output, a line for a line; as one types, or in batches from a pipe.
 
     Raises:
-        UserError: fairseq fails.
+        UserError: a line is no UTF-8 or too long, the checkpoint is damaged, fairseq fails.
     """
+    load_checkpoint(checkpoint_of(run))
     batch = "1" if sys.stdin.isatty() else "64"
     print(f"{' → '.join(direction)}, {run.folder}; one sentence a line, end with Ctrl-D", file=sys.stderr)
     process = subprocess.Popen(
@@ -59,8 +64,9 @@ def translate(run: Run, direction: Pair, decoding: Decoding) -> None:
         encoding="utf-8",
         errors="replace",
     )
-    Thread(target=_feed, args=(process.stdin, run.data, direction[0]), daemon=True).start()
-    tail: List[str] = []
+    refused: List[UserError] = []
+    Thread(target=_feed, args=(process.stdin, run.data, direction[0], refused), daemon=True).start()
+    words = LastWords()
     empty = False
     with process:
         for line in process.stdout:
@@ -71,18 +77,22 @@ def translate(run: Run, direction: Pair, decoding: Decoding) -> None:
                 text = "" if empty else line.rstrip("\n").split("\t", 2)[2]
                 print(finish(run.data, direction[1], [text])[0], flush=True)
             else:
-                tail = [*tail, line.rstrip()][-5:]
+                words.hear(line)
+    if refused:
+        raise refused[0]
     if process.returncode != 0:
-        raise UserError("fairseq-interactive failed. Its last lines:\n" + "\n".join(tail))
+        raise UserError(f"fairseq-interactive ended with status {process.returncode}: {words}")
 
 
-def _feed(pipe: IO[str], data: Prepared, source: str) -> None:
-    """Standard input, prepared as the training text was, to the translator."""
+def _feed(pipe: IO[str], data: Prepared, source: str, refused: List[UserError]) -> None:
+    """Standard input, prepared as the training text was, to the translator; up to a line that is ``refused``."""
     try:
         with pipe:
-            for line in sys.stdin:
-                text = line.rstrip("\r\n")
-                pipe.write((text if data.multilingual else to_tokens(data.recipe, source, [text])[0]) + "\n")
+            for line in Stream(sys.stdin.buffer, "standard input"):
+                tokens, _ = to_tokens_and_subwords(data, source, line)
+                pipe.write(tokens + "\n")
                 pipe.flush()
     except BrokenPipeError:  # the translator ended first, and says why
         pass
+    except UserError as error:
+        refused.append(error)
