@@ -202,32 +202,6 @@ def test_labels_have_the_options_of_the_run(pair):
     assert (labelling_of(ls).alpha, labelling_of(ls).epsilon) == ("adaptive", 0.2)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("analyse", "frequency", "{ls}", "{ls}"), "a run is named twice"),
-        (("analyse", "frequency", "{ls}", "{none}"), r"no finished run in .*none: its result.json is not there"),
-        (("analyse", "confidence", "{ls}", "--bins", "0"), "the number of bins is 0: it must be at least 1"),
-        (
-            ("analyse", "labels", "{ls}", "Hund", "dog", "--tau", "-1"),
-            "tau is -1.0: it must be a finite number above 0",
-        ),
-        (("analyse", "labels", "{ls}", "Hund", "dog", "--alpha", "much"), "alpha is much: it must be 'adaptive' or .*"),
-        (("analyse", "labels", "{ls}", "Hund", "dog", "--top", "0"), "top is 0: it must lie between 1 and .*"),
-        (("analyse", "labels", "{ls}", " ", "dog"), "the de text is empty"),
-        (("analyse", "labels", "{ls}", "a", "b", "--source", "fr"), ".* does not translate from 'fr': choose from de"),
-        (("report", "{none}"), "no finished run in .*none: its result.json is not there"),
-    ],
-)
-def test_mistakes_end_in_one_line(pair, tmp_path, arguments, message):
-    places = {"ls": pair[0], "none": tmp_path / "none"}
-    done = run(LABO, *(argument.format(**places) for argument in arguments), "--out", tmp_path / "out")
-    assert done.returncode == 1
-    lines = done.stdout.replace("\r", "\n").splitlines()
-    assert re.fullmatch(rf"labo-fairseq {arguments[0]}: {message}", lines[-1])
-    assert "Traceback" not in done.stdout
-
-
 def test_runs_on_other_data_are_refused(pair, tmp_path):
     other = tmp_path / "other"
     other.mkdir()

@@ -149,9 +149,3 @@ def test_settings_may_stand_on_either_side_of_the_options(tmp_path, first):
     done = run(LABO, "config", "wmt14_en-de_labo", *(setting + options if first else options + setting))
     assert done.returncode == 0, done.stdout
     assert yaml.safe_load(done.stdout)["criterion"]["rho"] == 0.7
-
-
-def test_an_unknown_option():
-    done = run(LABO, "config", "wmt14_en-de_labo", "--data", "d", "--save-dir", "s", "--colour", "red")
-    assert done.returncode == 2
-    assert "unrecognized arguments: --colour red" in done.stdout

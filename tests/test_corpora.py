@@ -171,36 +171,6 @@ def test_own_files(tmp_path):
     assert list(pairs) == list(pairs) == [("Ein\u2028Satz", "one sentence"), ("", ""), ("zwei ", "two")]
 
 
-def test_own_files_that_are_not_parallel(tmp_path):
-    contents = {
-        "two": b"a\nb\n",
-        "three": b"a\nb\nc\n",
-        "empty": b"",
-        "latin1": b"a\n\xfcber\n",
-        "bad.gz": b"no gzip\n",
-    }
-    with gzip.open(tmp_path / "cut.gz", "wb") as file:
-        file.write(os.urandom(10_000).hex().encode())
-    contents["cut.gz"] = (tmp_path / "cut.gz").read_bytes()[:5000]
-    for name, content in contents.items():
-        (tmp_path / name).write_bytes(content)
-
-    def message(source, target):
-        with pytest.raises(UserError) as error:
-            list(read_parallel(tmp_path / source, tmp_path / target))
-        assert "\n" not in str(error.value)
-        return str(error.value).replace(f"{tmp_path}/", "")
-
-    assert message("two", "three").startswith("two ends after 2 sentences, three goes on")
-    assert message("three", "two").startswith("two ends after 2 sentences, three goes on")
-    assert message("empty", "empty").startswith("no sentence in empty and empty")
-    assert message("latin1", "two").startswith("latin1, line 2: no UTF-8 (byte 1)")
-    assert message("two", "bad.gz").startswith("bad.gz cannot be read after line 0 (Not a gzipped file")
-    assert message("cut.gz", "two").startswith("cut.gz cannot be read after line 0 (Compressed file ended")
-    assert message("two", "absent") == "there is no file absent"
-    assert message("..", "two").startswith("there is no file")
-
-
 def test_archives_that_are_not_what_they_should_be(tmp_path):
     path = tmp_path / "de-en.tgz"
 
