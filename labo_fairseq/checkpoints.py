@@ -1,62 +1,91 @@
-"""Let torch load fairseq's checkpoints with ``weights_only=True``, its default since 2.6.
+"""Read fairseq's checkpoints without running code from them, whatever torch and whoever wrote them."""
 
-Beside tensors and plain containers a fairseq checkpoint holds its options as an ``argparse.Namespace``, which only
-carries attributes, and, after a training with ``--eval-bleu``, n-gram counts as numpy arrays (of floats where several
-workers summed them). What these need is declared safe and nothing else is: a pickle that names any other class or
-function is still refused.
-"""
-
-import argparse
+import pickle
+import re
 import zipfile
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Dict, List, Tuple, Union
+from typing import Any, BinaryIO, Dict, Iterator, Union
 
-import numpy as np
 import torch
 
+from . import safe_pickle
 from .errors import UserError
 
-# By the names that pickles know it under: numpy 2 moved it, and its own name tells which numpy this is.
-_RECONSTRUCT: Any = np.ndarray.__reduce__(np.zeros(0))[0]
 
-SAFE: List[Union[Any, Tuple[Any, str]]] = [
-    argparse.Namespace,
-    np.ndarray,
-    np.dtype,
-    type(np.dtype(np.int64)),
-    type(np.dtype(np.float64)),
-    (_RECONSTRUCT, "numpy.core.multiarray._reconstruct"),
-    (_RECONSTRUCT, "numpy._core.multiarray._reconstruct"),
-]
+def read_file(file: Union[str, Path, BinaryIO], map_location: Any = "cpu") -> Any:
+    """What ``torch.save`` wrote; as ``torch.load``, with :mod:`.safe_pickle` for an unpickler.
+
+    Raises:
+        UserError: it is damaged, or asks for more than a checkpoint of fairseq needs.
+    """
+    with _told_in_one_line(file if isinstance(file, (str, Path)) else getattr(file, "name", "the file")):
+        return _read_file(file, map_location)
 
 
-def allow_fairseq_checkpoints() -> None:
-    """Register :data:`SAFE`; torch before 2.6 does not check unless it is asked to."""
+@contextmanager
+def _told_in_one_line(name: Any) -> Iterator[None]:
+    try:
+        yield
+    except MemoryError:  # no fault of the file's
+        raise
+    except safe_pickle.ForbiddenError as error:
+        asked = str(error)
+    # bytes that are no pickle raise anything, and torch's message recommends switching the check off
+    except Exception as error:
+        named = isinstance(error, pickle.UnpicklingError) and re.search(r"\bGLOBAL (\S+)", str(error))
+        if not named:
+            raise UserError(f"{name} cannot be read as a checkpoint: {type(error).__name__}") from None
+        asked = named[1]
+    else:
+        return
+    raise UserError(
+        f"{name} is refused: it asks for {asked}, which may run code and which no checkpoint of fairseq needs. Nothing "
+        "of it was run; get the checkpoint from someone you trust"
+    )
+
+
+def _read_file(file: Union[str, Path, BinaryIO], map_location: Any) -> Any:
     if torch.__version__ >= (2, 6):
-        torch.serialization.add_safe_globals(SAFE)
+        with _safe_globals():
+            return torch.serialization.load(file, map_location=map_location, weights_only=True)
+    with torch.serialization._open_file_like(file, "rb") as opened:
+        if torch.serialization._is_zipfile(opened):
+            with torch.serialization._open_zipfile_reader(opened) as archive:
+                # torch would hand it on to torch.jit, which runs what it finds
+                if torch.serialization._is_torchscript_zip(archive):
+                    raise safe_pickle.ForbiddenError("torch.jit")
+            opened.seek(0)
+        return torch.serialization.load(opened, map_location=map_location, pickle_module=safe_pickle)
+
+
+@contextmanager
+def _safe_globals() -> Iterator[None]:
+    """Until the block ends, torch allows what it knows itself and ``SAFE``, whatever others have registered."""
+    others = torch.serialization.get_safe_globals()
+    torch.serialization.clear_safe_globals()
+    torch.serialization.add_safe_globals([(value, name) for name, value in safe_pickle.SAFE.items()])
+    try:
+        yield
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(others)
 
 
 def load_checkpoint(path: Path) -> Dict[str, Any]:
     """What a checkpoint of fairseq holds, on the CPU.
 
     Raises:
-        UserError: it is damaged, or no checkpoint of fairseq.
+        UserError: it is damaged, no checkpoint of fairseq, or asks for more than one needs.
     """
-    allow_fairseq_checkpoints()
-    try:
+    with _told_in_one_line(path):
         # torch does not look at the checksums of the tensors
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 damaged = archive.testzip()
             if damaged:
                 raise zipfile.BadZipFile(f"{damaged} has another checksum")
-        # without weights_only: that check is on where fairseq's checkpoints can pass it, from torch 2.6
-        state = torch.load(path, map_location="cpu")
-    except MemoryError:  # no fault of the file's
-        raise
-    # bytes that are no pickle raise anything, and torch's message recommends switching the check off
-    except Exception as error:
-        raise UserError(f"{path} cannot be read as a checkpoint: {type(error).__name__}") from None
+    state = read_file(path)
     if not isinstance(state, dict) or "model" not in state:
         raise UserError(f"{path} is not a checkpoint of fairseq: it has no model")
     return state

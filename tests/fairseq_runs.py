@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from labo_fairseq.checkpoints import allow_fairseq_checkpoints
+from labo_fairseq.checkpoints import load_checkpoint
 from labo_fairseq.commands import USER_DIR
 from labo_fairseq.evaluation.curves import parse_record
 
@@ -90,9 +90,8 @@ def inner(log):
 
 
 def parameters(folder):
-    """The trained parameters, loaded with torch's check of unknown classes on, as the plugin does."""
-    allow_fairseq_checkpoints()
-    model = torch.load(Path(folder) / "checkpoint_last.pt", map_location="cpu")["model"]
+    """The trained parameters, read as the plugin reads them."""
+    model = load_checkpoint(Path(folder) / "checkpoint_last.pt")["model"]
     return {name: value for name, value in model.items() if not _NOT_TRAINED.search(name)}
 
 

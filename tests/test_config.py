@@ -1,13 +1,12 @@
 """The configurations: composed from parts, the paper's settings, the same updates on any number of workers."""
 
 import pytest
-import torch
 import yaml
 from fairseq_runs import command, run
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labo_fairseq.checkpoints import allow_fairseq_checkpoints
+from labo_fairseq.checkpoints import load_checkpoint
 from labo_fairseq.commands import USER_DIR
 from labo_fairseq.errors import UserError
 from labo_fairseq.experiments.config import available, compose, for_machine, for_workers
@@ -137,8 +136,7 @@ def test_the_files_serve_fairseq_hydra_train_as_they_are(data, tmp_path, parts, 
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stdout[-3000:]
-    allow_fairseq_checkpoints()
-    saved = torch.load(tmp_path / "save" / "checkpoint_last.pt")["cfg"]["criterion"]
+    saved = load_checkpoint(tmp_path / "save" / "checkpoint_last.pt")["cfg"]["criterion"]
     assert saved.get("smoothing_warmup_steps") == warmup
 
 

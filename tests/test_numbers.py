@@ -7,7 +7,7 @@ import pytest
 import torch
 from fairseq_runs import LABO, parameters, run, train, train_command
 
-from labo_fairseq.checkpoints import allow_fairseq_checkpoints
+from labo_fairseq.checkpoints import load_checkpoint
 from labo_fairseq.losses import (
     anti_focal_terms,
     confidence_penalty_terms,
@@ -31,8 +31,7 @@ def sound(data, tmp_path_factory):
 
 def poison(checkpoint, value, path):
     """A copy of a checkpoint with one parameter of the last layer replaced."""
-    allow_fairseq_checkpoints()
-    state = torch.load(checkpoint, map_location="cpu")
+    state = load_checkpoint(checkpoint)
     state["model"]["decoder.layers.0.final_layer_norm.bias"][0] = value
     torch.save(state, path)
     return path

@@ -9,6 +9,9 @@ import torch
 from fairseq import checkpoint_utils, utils
 from torch import Tensor, nn
 
+from ..errors import UserError
+from ..fairseq_loading import load_to_cpu
+
 
 class Teacher:
     """One or more checkpoints, whose mean probabilities are made a batch at a time and kept nowhere.
@@ -46,11 +49,13 @@ def _load(path: str, task: Any) -> nn.Module:
     if not Path(path).is_file():
         raise ValueError(f"teacher-path {path}: there is no such file")
     try:
-        state = checkpoint_utils.load_checkpoint_to_cpu(path)
+        state = load_to_cpu(path)
         # The student's task is not to change. It would take over the state of the teacher's, and with --eval-bleu
         # translate with the model that was built last.
         state.pop("task_state", None)
         (model,), cfg = checkpoint_utils.load_model_ensemble([path], task=copy.copy(task), state=state)
+    except UserError as error:
+        raise ValueError(f"teacher-path {error}") from None
     except Exception as error:  # whatever loading a file of any kind may lead to
         if "size mismatch" in str(error):
             raise ValueError(f"teacher-path {path}: it was trained with dictionaries of another size") from error

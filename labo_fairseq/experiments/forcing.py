@@ -14,6 +14,7 @@ from ..checkpoints import load_checkpoint
 from ..data.corpus import Pair
 from ..errors import UserError
 from ..evaluation.predictions import Predictions, predictions
+from ..fairseq_loading import load_to_cpu
 from .run import Run
 
 _TOKENS = 4096  # of a batch, padding included
@@ -36,7 +37,10 @@ class ForcedModel:
     def __init__(self, run: Run, direction: Pair) -> None:
         load_checkpoint(checkpoint_of(run))  # says in one line what is wrong with it
         options = {"data": str(run.data.binarised), "source_lang": direction[0], "target_lang": direction[1]}
-        (model,), _, self.task = checkpoint_utils.load_model_ensemble_and_task([str(checkpoint_of(run))], options)
+        path = str(checkpoint_of(run))
+        (model,), _, self.task = checkpoint_utils.load_model_ensemble_and_task(
+            [path], options, state=load_to_cpu(path, options)
+        )
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.model = model.eval().to(self.device)
 
