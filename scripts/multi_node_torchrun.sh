@@ -9,11 +9,19 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/environment.sh
 use_environment plots
+nodes="${NODES:-}" node="${NODE:-${SLURM_NODEID:-}}" gpus="${GPUS_PER_NODE:-8}"
+for number in "$nodes" "$node" "$gpus"; do
+    case "$number" in
+        "" | *[!0-9]*)
+            echo "$0: NODES is '$nodes', NODE '$node' and GPUS_PER_NODE '$gpus': they must be numbers" >&2
+            exit 1
+            ;;
+    esac
+done
 run=runs/wmt14/en-de/labo-seed1
-gpus="${GPUS_PER_NODE:-8}"
-mkdir -p "$run/node$NODE"
-labo-fairseq config wmt14_en-de_labo --workers $((NODES * gpus)) --precision "${PRECISION:-bf16}" \
-    --data runs/wmt14/data-en-de --save-dir "$run/checkpoints" >"$run/node$NODE/training.yaml"
-exec torchrun --nnodes "$NODES" --node_rank "$NODE" --nproc_per_node "$gpus" \
+mkdir -p "$run/node$node"
+python -m labo_fairseq config wmt14_en-de_labo --workers $((nodes * gpus)) --precision "${PRECISION:-bf16}" \
+    --data runs/wmt14/data-en-de --save-dir "$run/checkpoints" >"$run/node$node/training.yaml"
+exec python -m torch.distributed.run --nnodes "$nodes" --node_rank "$node" --nproc_per_node "$gpus" \
     --master_addr "${MASTER%:*}" --master_port "${MASTER#*:}" \
-    "$(command -v fairseq-hydra-train)" --config-dir "$PWD/$run/node$NODE" --config-name training
+    --module fairseq_cli.hydra_train --config-dir "$PWD/$run/node$node" --config-name training

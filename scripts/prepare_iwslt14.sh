@@ -7,4 +7,4 @@ source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 use_environment plots
 pair=de-en
 case "${1:-}" in ??-??) pair="$1"; shift ;; esac
-exec labo-fairseq prepare iwslt14 "$pair" "$@"
+exec python -m labo_fairseq prepare iwslt14 "$pair" "$@"

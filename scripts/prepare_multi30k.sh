@@ -7,4 +7,4 @@ source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 use_environment plots
 pair=de-en
 case "${1:-}" in ??-??) pair="$1"; shift ;; esac
-exec labo-fairseq prepare multi30k "$pair" "$@"
+exec python -m labo_fairseq prepare multi30k "$pair" "$@"

@@ -7,4 +7,4 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 use_environment plots
-exec labo-fairseq run bible de-en "$@"
+exec python -m labo_fairseq run bible de-en "$@"

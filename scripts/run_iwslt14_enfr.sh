@@ -5,4 +5,4 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 use_environment plots
-exec labo-fairseq run iwslt14 en-fr "$@"
+exec python -m labo_fairseq run iwslt14 en-fr "$@"

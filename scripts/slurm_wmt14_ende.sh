@@ -12,5 +12,5 @@ set -euo pipefail
 export NODES="$SLURM_JOB_NUM_NODES" GPUS_PER_NODE="${SLURM_GPUS_ON_NODE:-8}"
 MASTER="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1):29500"
 export MASTER
-# one task a node; each learns its number from SLURM
-srun bash -c 'NODE=$SLURM_NODEID bash scripts/multi_node_torchrun.sh'
+# one task a node; each learns its number from SLURM_NODEID
+srun bash scripts/multi_node_torchrun.sh

@@ -221,7 +221,9 @@ def test_a_teacher_that_cannot_be_loaded_is_named(build, tmp_path, teachers):
     }
     for name, content in contents.items():
         (tmp_path / name).write_bytes(content)
-        refused(tmp_path / name, "it cannot be loaded as a checkpoint of fairseq (")
+        build_it = partial(build, "knowledge_distillation", teacher_path=str(tmp_path / name))
+        message = f"knowledge_distillation: --teacher-path {tmp_path / name} cannot be read as a checkpoint"
+        assert_refused(build_it, message)
     for name, content in (("tensor.pt", torch.zeros(3)), ("other.pt", {"model": {}})):
         torch.save(content, tmp_path / name)
         refused(tmp_path / name, "it cannot be loaded as a checkpoint of fairseq (")

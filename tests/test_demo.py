@@ -2,24 +2,30 @@
 
 import json
 import re
+import shlex
 import subprocess
 import time
 from pathlib import Path
 
 import pytest
+from checkouts import HARD, copy_checkout
 from fairseq_runs import command, kill_in_training, run
 
 LABO = command("labo-fairseq")
-DEMO = (LABO, "run", "bible", "de-en", "--smoke", "--name", "smoke")  # as scripts/run_demo.sh
+SMOKE = ("--smoke", "--name", "smoke")
+DEMO = (LABO, "run", "bible", "de-en", *SMOKE)  # as scripts/run_demo.sh
 MADE = Path("bible") / "de-en" / "smoke"
 
 
 @pytest.fixture(scope="module")
 def finished(bible, tmp_path_factory):
-    """A folder with spaces and an umlaut, in which the smoke run of the demo went through."""
-    folder = tmp_path_factory.mktemp("demo") / "my rüns"
-    done = run(*DEMO, "--folder", folder)
+    """A folder in which the smoke run of the demo went through, and its output; all names are hard for a shell."""
+    place = tmp_path_factory.mktemp("demo")
+    checkout, env = copy_checkout(place)
+    folder = place / f"my rüns {HARD}"
+    done = run("bash", checkout / "scripts" / "run_demo.sh", *SMOKE, "--folder", folder, env=env, cwd=place)
     assert done.returncode == 0, done.stdout[-3000:]
+    assert not list(place.rglob("executed"))
     return folder, done.stdout
 
 
@@ -49,6 +55,8 @@ def test_everything_is_there(finished):
     test = (folder / "bible" / "data-de-en-smoke" / "raw" / "test.en").read_text(encoding="utf-8").splitlines()
     assert len(hypotheses) == len(test)
     assert not any("@@" in line for line in hypotheses)
+    *_, translate, script, found = shlex.split(shown.strip().splitlines()[-1])
+    assert (translate, script, found) == ("bash", "scripts/translate.sh", str(made))
 
 
 def test_again_repeats_nothing(finished):

@@ -50,13 +50,15 @@ def show_plan(grid: Grid, root: Path, workers: Workers) -> None:
 def slurm_script(grid: Grid, name: str, root: Path, gpus: int, smoke: bool = False) -> str:
     """A shell script that submits all runs as job arrays, those that need a teacher after the others."""
     first = [number for number, job in enumerate(grid.jobs) if not job.teachers]
-    command = f"labo-fairseq experiment {shlex.quote(name)} --folder {shlex.quote(str(root))} --gpus-per-run {gpus}"
+    command = (
+        f"python -m labo_fairseq experiment {shlex.quote(name)} --folder {shlex.quote(str(root))} --gpus-per-run {gpus}"
+    )
     wrapped = shlex.quote(f"{command}{' --smoke' if smoke else ''} --only $SLURM_ARRAY_TASK_ID")
-    submit = f"sbatch --parsable --job-name={grid.name} --gpus={gpus} --ntasks=1"
+    submit = f"sbatch --parsable {shlex.quote(f'--job-name={grid.name}')} --gpus={gpus} --ntasks=1"
     lines = [
         "#!/usr/bin/env bash",
-        f"# Submits the {len(grid.jobs)} runs of {grid.name}, from the top of a checkout that all nodes share. Further",
-        "# options of sbatch (--time, --partition, --account, ...) may follow the name of this script.",
+        f"# Submits the {len(grid.jobs)} runs of {grid.name!r}, from the top of a checkout that all nodes share.",
+        "# Further options of sbatch (--time, --partition, --account, ...) may follow the name of this script.",
         "set -euo pipefail",
         f'first=$({submit} --array=0-{len(first) - 1} "$@" --wrap {wrapped})',
         'echo "submitted $first"',

@@ -14,6 +14,7 @@ from ..data.prepare import Clean, Recipe, prepare
 from ..data.prepared import Prepared
 from ..errors import UserError
 from ..files import locked
+from ..paths import DATA, RUN, check_folder
 from .config import LABO, Config, compose
 from .run import BEST, LAST, Run
 
@@ -127,6 +128,7 @@ def prepare_custom(
     Raises:
         UserError: a split without files, files that do not fit each other, or see :func:`prepare`.
     """
+    check_folder(folder, DATA)
     source, _, target = direction.partition("-")
     if not (source and target) or source == target:
         raise UserError(f"{direction!r} is no direction: write two languages as in de-en")
@@ -166,7 +168,7 @@ def prepare_corpus(
         UserError: see :func:`labo_fairseq.data.corpora.load_corpus` and :func:`prepare`.
     """
     wanted = replace(_smaller(recipe) if smoke else recipe, workers=workers)
-    prepared = Prepared(folder)
+    prepared = Prepared(check_folder(folder, DATA))
 
     def load(source: str, target: str) -> Corpus:
         corpus = load_corpus(recipe.corpus, source, target, archive_dir)
@@ -206,12 +208,12 @@ def run_folder(root: Path, corpus: str, direction: str, name: str) -> Path:
     """Where a run lies below ``root``.
 
     Raises:
-        UserError: ``name`` leads elsewhere.
+        UserError: ``name`` leads elsewhere, or see :func:`check_folder`.
     """
     parts = Path(name).parts
     if not parts or ".." in parts or Path(name).is_absolute():
         raise UserError(f"{name!r} is no name of a folder")
-    return root / corpus / direction / name
+    return check_folder(root / corpus / direction / name, RUN)
 
 
 def _rule(ratio: float, minimum: float, maximum: float) -> Clean:

@@ -1,6 +1,7 @@
 """What a finished run shows: examples, scores, cost, where its files are, a picture."""
 
 import random
+import shlex
 import sys
 from pathlib import Path
 from typing import Any, Dict, Optional
@@ -35,7 +36,7 @@ def summarise(run: Run, result: Dict[str, Any]) -> None:
     picture = draw(run)
     if picture is not None:
         print(f"{'picture':<18}{picture}")
-    print(f"\nTranslate your own lines:  bash scripts/translate.sh '{run.folder}'")
+    print(f"\nTranslate your own lines:  bash scripts/translate.sh {shlex.quote(str(run.folder))}")
 
 
 def show_scores(evaluation: Dict[str, Any]) -> None:

@@ -1,0 +1,37 @@
+"""A checkout of this repository where scripts have it hard, and an installer that takes no minutes."""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+HARD = 'it\'s a "très" $HOME `dir` $(touch executed)'
+
+# Makes an environment of itself and notes what pip is to install, which .ci/run does for real; all else is Python.
+_PYTHON = """#!/usr/bin/env bash
+case "$*" in
+    "-m venv "*) mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
+    "-m pip "*) printf '%s\\n' "${PIP_CONSTRAINT:-}" "$@" >>"$INSTALLED" ;;
+    *) exec "$REAL_PYTHON" "$@" ;;
+esac
+"""
+
+
+def copy_checkout(folder):
+    """A copy of what scripts need in ``folder / HARD``, and the variables to call them with."""
+    checkout = folder / HARD
+    for name in ("configs", "constraints", "labo_fairseq", "scripts"):
+        shutil.copytree(ROOT / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("setup.py", "README.md"):
+        shutil.copy(ROOT / name, checkout)
+    python = folder / "py'thon $x"
+    python.write_text(_PYTHON, encoding="utf-8")
+    python.chmod(0o755)
+    return checkout, {
+        "LABO_PYTHON": str(python),
+        "REAL_PYTHON": sys.executable,
+        "INSTALLED": str(folder / "installed"),
+        "PYTHONPATH": str(checkout),  # where pip would have put it
+        "CDPATH": str(folder) + os.pathsep + str(checkout),
+    }
