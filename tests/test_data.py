@@ -65,6 +65,7 @@ def fake_pip(monkeypatch, content):
     """A package index that serves ``content`` as a.whl, or nothing."""
 
     def download(command, **_):
+        assert "--only-binary=:all:" in command
         if content is not None:
             with open(f"{command[command.index('--dest') + 1]}/a.whl", "wb") as file:
                 file.write(content)

@@ -32,6 +32,7 @@ class Server(ThreadingHTTPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.files = {"/a.tgz": CONTENT}
+        self.redirects = {}
         self.cuts = {}
         self.ranges = True
         self.media_type = "application/gzip"
@@ -45,6 +46,10 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         server, asked = self.server, self.headers.get("Range")
         server.requests.append((self.path, asked))
+        if self.path in server.redirects:
+            self.send_response(302)
+            self.send_header("Location", server.redirects[self.path])
+            return self.end_headers()
         content = server.files.get(self.path)
         if content is None:
             return self.send_error(404)
@@ -192,6 +197,16 @@ def test_web_page_is_no_archive(server, tmp_path):
         fetch(archive(server.url()), tmp_path)
 
 
+def test_redirections_lead_to_servers_not_to_files(server, tmp_path):
+    server.redirects["/moved.tgz"] = server.url()
+    assert fetch(archive(server.url("/moved.tgz"), **KNOWN), tmp_path / "cache").read_bytes() == CONTENT
+    (tmp_path / "secret").write_bytes(CONTENT)
+    server.redirects["/file.tgz"] = (tmp_path / "secret").as_uri()
+    with pytest.raises(UserError, match="Redirection to url 'file:.*' is not allowed"):
+        fetch(archive(server.url("/file.tgz"), **KNOWN), tmp_path / "other")
+    assert left(tmp_path / "other") == []
+
+
 def test_archive_without_an_address(tmp_path):
     with pytest.raises(
         UserError, match=r"cannot download corpus/a\.tgz \(no address is known\): if you have it, save it"
@@ -264,6 +279,26 @@ def test_archive_inside_another(server, tmp_path):
     with pytest.raises(UserError, match=r"release\.tgz holds no release/b\.tgz"):
         fetch(absent, tmp_path)
     assert left(tmp_path) == ["a.tgz", "release.tgz"]
+
+
+def test_another_archive_is_not_opened(server, tmp_path, monkeypatch):
+    """Neither what a mirror serves, nor a file of the user's, nor one that was put into the cache."""
+
+    def opened(*_):
+        raise AssertionError("it was opened")
+
+    monkeypatch.setattr("labo_fairseq.data.fetch.open_member", opened)
+    container = Archive("corpus/release.tgz", [server.url("/release.tgz")], sha256=SHA256)
+    inner = Archive("corpus/a.tgz", inside=container, member="release/a.tgz")
+    server.files["/release.tgz"] = CONTENT[::-1]
+    with pytest.raises(UserError, match=r"cannot download corpus/release\.tgz"):
+        fetch(inner, tmp_path / "cache")
+    (tmp_path / "release.tgz").write_bytes(CONTENT[::-1])
+    with pytest.raises(UserError, match=r"release\.tgz has sha256 \w+, expected"):
+        fetch(inner, tmp_path / "cache", tmp_path)
+    (tmp_path / "cache" / "corpus" / "release.tgz").write_bytes(CONTENT[::-1])
+    with pytest.raises(UserError, match=r"cannot download corpus/release\.tgz"):
+        fetch(inner, tmp_path / "cache")
 
 
 def test_disk_that_cannot_be_written_is_no_fault_of_the_mirror(server, tmp_path):

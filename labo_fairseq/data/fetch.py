@@ -50,7 +50,9 @@ def fetch_wheel(requirement: str, filename: str, sha256: str, folder: Path) -> P
     with locked(folder, wait=True), scratch_folder(folder / f".{filename}.part") as work:
         if path.exists() and digest_of(path) == sha256:  # another process had the lock
             return path
-        pip = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--no-deps", "--dest", str(work)]
+        # pip would run the set-up program of a source archive before anyone could look at its checksum
+        options = ["--disable-pip-version-check", "--no-deps", "--only-binary=:all:", "--dest", str(work)]
+        pip = [sys.executable, "-m", "pip", "download", *options]
         # stdout may be a pipe that someone parses; pip's progress bar belongs on stderr
         done = subprocess.run([*pip, requirement], stdout=sys.stderr)
         got = work / filename
