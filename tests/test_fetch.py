@@ -202,7 +202,7 @@ def test_redirections_lead_to_servers_not_to_files(server, tmp_path):
     assert fetch(archive(server.url("/moved.tgz"), **KNOWN), tmp_path / "cache").read_bytes() == CONTENT
     (tmp_path / "secret").write_bytes(CONTENT)
     server.redirects["/file.tgz"] = (tmp_path / "secret").as_uri()
-    with pytest.raises(UserError, match="Redirection to url 'file:.*' is not allowed"):
+    with pytest.raises(UserError, match=r"Redirection to url 'file:.*' is not allowed"):
         fetch(archive(server.url("/file.tgz"), **KNOWN), tmp_path / "other")
     assert left(tmp_path / "other") == []
 
