@@ -1,9 +1,12 @@
 """Python programs, fairseq's own above all, as child processes that do not outlive the one who started them."""
 
 import os
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 from typing import Callable, List, Sequence
 
 from .errors import UserError
@@ -11,12 +14,14 @@ from .errors import UserError
 USER_DIR = str(Path(__file__).resolve().parent)
 
 # The child's stdin is a pipe held by the parent: it ends when the parent dies, even by kill -9, and the
-# child follows. Otherwise the next attempt would find an orphan training into the same folder.
+# child follows, with all processes that it started. Otherwise the next attempt would find an orphan training
+# into the same folder.
 _CHILD = """
-import os, runpy, sys, threading
+import os, runpy, signal, sys, threading
+os.setpgrp()
 def follow():
     os.read(0, 1)
-    os._exit(1)
+    os.killpg(0, signal.SIGKILL)
 threading.Thread(target=follow, daemon=True).start()
 sys.argv = sys.argv[1:]
 runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
@@ -77,6 +82,7 @@ def run_fairseq(
         # Hydra's own short form of an error leaves the cause out, or fails (1.0 on Python 3.10)
         env={**os.environ, "HYDRA_FULL_ERROR": "1"},
     )
+    Thread(target=_end_group, args=(process,), daemon=True).start()
     with process, open(log, "a", encoding="utf-8", newline="\n") as file:
         for line in process.stdout:
             file.write(line)
@@ -86,3 +92,10 @@ def run_fairseq(
         status = process.wait()
     if status != 0:
         raise UserError(f"fairseq-{command} ended with status {status}; see {log}: {words}")
+
+
+def _end_group(process: subprocess.Popen) -> None:
+    """End what ``process`` leaves behind when it is killed: it would keep the output open, and the caller waiting."""
+    process.wait()
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)

@@ -1,11 +1,17 @@
 """Work on streams too long for memory: in chunks, in order, on several processes."""
 
+import os
 from collections import deque
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
-from multiprocessing import get_context
-from typing import Any, Callable, Deque, Iterable, Iterator, List, TypeVar
+from multiprocessing import get_context, parent_process
+from threading import Thread
+from typing import Callable, Deque, Iterable, Iterator, List, Tuple, TypeVar
 
 from tqdm import tqdm
+
+from ..errors import UserError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -21,15 +27,22 @@ def mapped(
 
     Only a few chunks are in memory at a time. ``function`` is called in ``workers`` processes; it may
     return fewer results than it got items.
+
+    Raises:
+        UserError: one of these processes was killed.
     """
-    pending: Deque[Any] = deque()
-    with get_context("spawn").Pool(workers) as pool, tqdm(desc=what, unit=" lines") as bar:
-        for chunk in chunks(items):
-            pending.append((len(chunk), pool.apply_async(function, (chunk,))))
-            if len(pending) > _AHEAD * workers:
+    pending: Deque[Tuple[int, Future]] = deque()
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), _follow_parent)
+    try:
+        with pool, tqdm(desc=what, unit=" lines") as bar:
+            for chunk in chunks(items):
+                pending.append((len(chunk), pool.submit(function, chunk)))
+                if len(pending) > _AHEAD * workers:
+                    yield from _next(pending, bar)
+            while pending:
                 yield from _next(pending, bar)
-        while pending:
-            yield from _next(pending, bar)
+    except BrokenProcessPool:
+        raise UserError(f"{what}: a process was killed, perhaps for want of memory: use fewer --workers") from None
 
 
 def chunks(items: Iterable[Item], size: int = _CHUNK) -> Iterator[List[Item]]:
@@ -41,8 +54,18 @@ def chunks(items: Iterable[Item], size: int = _CHUNK) -> Iterator[List[Item]]:
         chunk = list(islice(iterator, size))
 
 
-def _next(pending: Deque[Any], bar: tqdm) -> List[Any]:
+def _follow_parent() -> None:
+    """End with the parent process, even where that is killed; the queue between them would be waited on for ever."""
+
+    def follow() -> None:
+        parent_process().join()
+        os._exit(1)
+
+    Thread(target=follow, daemon=True).start()
+
+
+def _next(pending: Deque[Tuple[int, Future]], bar: tqdm) -> List[Result]:
     size, job = pending.popleft()
-    results = job.get()
+    results = job.result()
     bar.update(size)
     return results
