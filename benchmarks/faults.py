@@ -13,8 +13,6 @@ the undisturbed step does not leave, a process that outlives its parent, and one
 """
 
 import argparse
-import hashlib
-import json
 import shutil
 import sys
 import tempfile
@@ -26,8 +24,8 @@ from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
 import yaml
 from processes import VICTIMS, Killable
 from tqdm import tqdm
+from traces import compared, contents
 
-from labo_fairseq.checkpoints import load_checkpoint
 from labo_fairseq.files import write_json
 
 _RUN = Path("bible/de-en/labo-seed1-smoke")
@@ -66,40 +64,6 @@ STEPS = {
 
 def start(step: Step, folder: Path, log: Path) -> Killable:
     return Killable([sys.executable, "-m", "labo_fairseq", *step.command], log, folder)
-
-
-def contents(folder: Path) -> Dict[str, str]:
-    """Every file below ``folder``, and a digest of all in it that does not depend on the time it took."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): _digest(path) for path in files}
-
-
-def _digest(path: Path) -> str:
-    if path.suffix == ".log" or path.name == "training.json":  # times, and seconds that the training took
-        return ""
-    digest = hashlib.sha256()
-    if path.suffix == ".pt":
-        checkpoint = load_checkpoint(path)
-        for name, tensor in checkpoint["model"].items():
-            # a buffer of uninitialised memory, there for its dtype
-            if not name.endswith("_float_tensor"):
-                digest.update(name.encode() + tensor.numpy().tobytes())
-        digest.update(str(checkpoint["optimizer_history"][-1]["num_updates"]).encode())
-    elif path.name == "result.json":
-        result = json.loads(path.read_text(encoding="utf-8"))
-        digest.update(json.dumps({**result, "training": None}).encode())
-    else:
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
-
-
-def compared(found: Dict[str, str], expected: Dict[str, str]) -> List[str]:
-    """In words, every difference."""
-    return [
-        f"{name} is {'new' if name not in expected else 'missing' if name not in found else 'another'}"
-        for name in sorted({*found, *expected})
-        if found.get(name) != expected.get(name)
-    ]
 
 
 def trial(step: Step, folder: Path, seconds: float, expected: Dict[str, str], random: Random) -> Dict[str, Any]:

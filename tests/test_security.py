@@ -22,7 +22,7 @@ from labo_fairseq.evaluation.average import average_checkpoints
 from labo_fairseq.evaluation.decode import Decoding
 from labo_fairseq.experiments.resume import settle_checkpoints
 from labo_fairseq.experiments.run import Run, evaluate_again
-from labo_fairseq.fairseq_loading import calculate
+from labo_fairseq.mending.loading import calculate
 
 CANARY = "executed"
 BLEU = ("--eval-bleu", "--eval-bleu-args", '{"beam": 1, "max_len_b": 5}')

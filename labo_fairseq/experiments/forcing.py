@@ -14,7 +14,7 @@ from ..checkpoints import load_checkpoint
 from ..data.corpus import Pair
 from ..errors import UserError
 from ..evaluation.predictions import Predictions, predictions
-from ..fairseq_loading import load_to_cpu
+from ..mending.loading import load_to_cpu
 from .run import Run
 
 _TOKENS = 4096  # of a batch, padding included

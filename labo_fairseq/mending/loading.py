@@ -14,8 +14,8 @@ import torch
 from fairseq import checkpoint_utils
 from fairseq.distributed import utils as distributed_utils
 
-from .checkpoints import read_file
-from .errors import UserError
+from ..checkpoints import read_file
+from ..errors import UserError
 
 _ARITHMETIC = (
     *(ast.Expression, ast.Constant, ast.List, ast.Tuple, ast.Dict, ast.Load, ast.UnaryOp, ast.USub, ast.UAdd),
