@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 from typing import List, Sequence
@@ -51,22 +52,29 @@ class Killable:
         """
         children = [each for each in self.members() if each != self.process.pid]
         if victim == ALL:
-            for each in self.members():
-                os.kill(each, signal.SIGKILL)
+            self._end()
         elif victim == CHILD and children:
             os.kill(random.choice(children), signal.SIGKILL)
         else:
             victim = MAIN
             self.process.kill()
-        # the command may do what is left to do without its child
-        if not self.wait(_LONG if victim == CHILD else _SHORT):
-            raise RuntimeError(f"the command hangs after a kill -9 of its {victim}")
-        deadline = time.monotonic() + _SHORT
-        while self.members():
-            if time.monotonic() > deadline:
-                raise RuntimeError(f"processes {self.members()} outlived a kill -9 of their {victim}")
-            time.sleep(0.1)
+        try:
+            # the command may do what is left to do without its child
+            if not self.wait(_LONG if victim == CHILD else _SHORT):
+                raise RuntimeError(f"the command hangs after a kill -9 of its {victim}")
+            deadline = time.monotonic() + _SHORT
+            while self.members():
+                if time.monotonic() > deadline:
+                    raise RuntimeError(f"processes {self.members()} outlived a kill -9 of their {victim}")
+                time.sleep(0.1)
+        finally:
+            self._end()
         return victim
+
+    def _end(self) -> None:
+        for each in self.members():
+            with suppress(ProcessLookupError):
+                os.kill(each, signal.SIGKILL)
 
 
 def _session(process: int) -> int:

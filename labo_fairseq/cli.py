@@ -548,8 +548,8 @@ def main(argv: Optional[List[str]] = None) -> int:
     except OSError as error:
         if error.errno not in _DISK:
             raise
-        where = f" {error.filename}" if error.filename else ""
-        status, message = 1, f"{error.strerror}{where}: {_DISK[error.errno]}"
+        where = f"{error.filename}: " if error.filename else ""
+        status, message = 1, f"{where}{error.strerror}; {_DISK[error.errno]}"
     except KeyboardInterrupt:
         status, message = 130, "interrupted; the same command goes on from here"
     # only now is the error gone, and with it the progress bars of what it ended

@@ -11,6 +11,8 @@ import pytest
 from checkouts import HARD, copy_checkout
 from fairseq_runs import command, kill_in_training, run
 
+from labo_fairseq.files import locked
+
 LABO = command("labo-fairseq")
 SMOKE = ("--smoke", "--name", "smoke")
 DEMO = (LABO, "run", "bible", "de-en", *SMOKE)  # as scripts/run_demo.sh
@@ -96,15 +98,27 @@ def test_nothing_to_translate_with(tmp_path):
     assert re.fullmatch(r"labo-fairseq translate: no finished run in .*\n", done.stdout)
 
 
+def test_a_run_is_for_one_process(finished):
+    folder = finished[0]
+    with locked(folder / MADE):
+        done = run(*DEMO, "--folder", folder)
+    assert done.returncode == 1
+    said = done.stdout.splitlines()[-1]
+    assert said.startswith(f"labo-fairseq run: another process is at work in {folder / MADE}")
+
+
 def test_killed_and_taken_up_again(finished, tmp_path):
-    """Killed in the middle of the training, the same command ends with the same scores."""
+    """Killed in the middle of the training, its last checkpoint cut, the same command ends with the same scores."""
     folder = tmp_path / "runs"
     arguments = [*DEMO, "--folder", str(folder)]
-    log = folder / MADE / "train.log"
-    kill_in_training(arguments, log, '"valid_num_updates": "10"')
+    log, last = folder / MADE / "train.log", folder / MADE / "checkpoints" / "checkpoint_last.pt"
+    kill_in_training(arguments, log, "Saved checkpoint")
     assert not (folder / MADE / "result.json").exists()
+    last.write_bytes(last.read_bytes()[:-1000])
     done = run(*arguments)
     assert done.returncode == 0, done.stdout[-3000:]
+    assert "it is kept as checkpoint_last.pt.damaged" in done.stdout
+    assert "the training goes on from" in done.stdout
     results = [
         json.loads((place / MADE / "result.json").read_text(encoding="utf-8")) for place in (folder, finished[0])
     ]
