@@ -130,6 +130,20 @@ def test_killed_and_taken_up_again(finished, tmp_path):
     assert records[0][-1] == records[1][-1]
 
 
+def test_killed_after_the_last_update(finished):
+    """What is still to do is done, without another update."""
+    folder = finished[0]
+    kept = [folder / MADE / name for name in ("train.log", "checkpoints/checkpoint_last.pt")]
+    before = [path.read_bytes() for path in kept]
+    evaluation = json.loads((folder / MADE / "result.json").read_text(encoding="utf-8"))["evaluation"]
+    for name in ("result.json", "training.json"):
+        (folder / MADE / name).unlink()
+    done = run(*DEMO, "--folder", folder)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert [path.read_bytes() for path in kept] == before
+    assert json.loads((folder / MADE / "result.json").read_text(encoding="utf-8"))["evaluation"] == evaluation
+
+
 def test_fresh_starts_over(finished):
     folder = finished[0]
     before = (folder / MADE / "train.log").stat().st_mtime

@@ -62,6 +62,17 @@ def test_goes_on_in_another_epoch_as_if_it_had_never_stopped(data, undisturbed, 
     assert_same_parameters(parameters(tmp_path), parameters(folder))
 
 
+def test_the_log_goes_on_between_two_epochs(data, undisturbed, tmp_path):
+    """An average over four updates is one over four, though the training stopped after the second of them."""
+    _, expected = undisturbed
+    between = [expected[update]["epoch"] for update in sorted(expected)].index(2)
+    assert between % 4 == 2
+    for stop in (between, 8):
+        records = train(data, tmp_path, *LABO, *SCHEDULE, "--log-interval", "4", updates=stop)
+    words = sum(expected[update]["wpb"] for update in (5, 6, 7, 8)) / 4
+    assert records[8]["wpb"] == pytest.approx(words, abs=0.1)
+
+
 def test_an_epoch_begins_with_the_rate_of_its_update():
     def schedule():
         weights = [torch.nn.Parameter(torch.zeros(1))]
@@ -118,7 +129,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(some, capfd, damage):
     assert {"checkpoint_last.pt", states(some)[LAST].name} <= {path.name for path in damaged}
     for path in damaged:
         path.write_bytes(DAMAGES[damage](path.read_bytes()))
-    settle_checkpoints(some)
+    assert settle_checkpoints(some) == LAST - 1
     said = capfd.readouterr().err.splitlines()
     for path in damaged:
         told = f"{path} cannot be read as a checkpoint: .*; it is kept as {path.name}.damaged"
@@ -144,7 +155,7 @@ def test_the_best_checkpoint_is_found_again(undisturbed, some, capfd):
 def test_without_a_whole_checkpoint_the_training_starts_over(some, capfd):
     for path in some.glob("*.pt"):
         path.write_bytes(cut(path.read_bytes()))
-    settle_checkpoints(some)
+    assert settle_checkpoints(some) == 0
     assert not list(some.glob("*.pt"))
     assert len(list(some.glob("*.damaged"))) == 5 == capfd.readouterr().err.count("cannot be read as a checkpoint")
 

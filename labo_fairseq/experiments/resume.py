@@ -14,12 +14,15 @@ LAST, BEST = "checkpoint_last.pt", "checkpoint_best.pt"
 _STATE = re.compile(r"checkpoint(\d+|_\d+_\d+|_best|_last)\.pt")
 
 
-def settle_checkpoints(folder: Path) -> None:
+def settle_checkpoints(folder: Path) -> int:
     """Make ``checkpoint_last.pt``, from which fairseq goes on, and ``checkpoint_best.pt`` whole.
 
     fairseq writes a state of the training to one file and copies it to these two names. Where one of them is damaged
     or missing, another file with the same state takes its place; for the last one, the newest that is whole. Damaged
     files are set aside, and stderr is told. Where nothing is whole the training starts from nothing.
+
+    Returns:
+        How many updates the training has made.
     """
     for unfinished in folder.glob("*.tmp"):
         unfinished.unlink()
@@ -30,26 +33,27 @@ def settle_checkpoints(folder: Path) -> None:
         if state is not None:
             break
     else:
-        return
+        return 0
     if path.name != LAST:
         print(f"the training goes on from {path}", file=sys.stderr)
         _copy(path, folder / LAST)
-    best = state.get("best")
+    best = state["extra_state"].get("best")
     if best is not None and not _reached(folder / BEST, best):
         equal = next((each for each in newest_first if each.name != BEST and _reached(each, best)), None)
         if equal:
             _copy(equal, folder / BEST)
+    return state["optimizer_history"][-1]["num_updates"]
 
 
 def _reached(path: Path, score: float) -> bool:
     """Whether the training had this validation score when it wrote ``path``."""
     state = _read(path) if path.exists() else None
-    return state is not None and state.get("val_loss") == score
+    return state is not None and state["extra_state"].get("val_loss") == score
 
 
 def _read(path: Path) -> Optional[Dict[str, Any]]:
     try:
-        return load_checkpoint(path)["extra_state"]
+        return load_checkpoint(path)
     except UserError as error:
         aside = path.with_name(f"{path.name}.damaged")
         path.replace(aside)

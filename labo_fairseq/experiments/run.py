@@ -99,8 +99,8 @@ class Run:
                 _empty(self.folder)
             self._claim()
             if not self.result.exists():
-                settle_checkpoints(self.checkpoints)
-                training = self._train(gpus)
+                made = settle_checkpoints(self.checkpoints)
+                training = self._train(gpus, made)
                 if not self.checkpoint.exists():
                     raise UserError(f"{self.checkpoint} is lost, and no copy of it is left: start over with --fresh")
                 write_json(
@@ -137,24 +137,15 @@ class Run:
                 "or start over with --fresh"
             )
 
-    def _train(self, gpus: Optional[int]) -> Dict[str, Any]:
+    def _train(self, gpus: Optional[int], made: int) -> Dict[str, Any]:
         done = self.folder / "training.json"
         if not done.exists():
             config = with_paths(for_machine(self.config, gpus), self.data, self.checkpoints)
             (self.folder / "training.yaml").write_text(to_yaml(config), encoding="utf-8")
-            optimization = config["optimization"]
-            by_update = optimization.get("max_update") is not None
-            total, unit = (
-                (optimization["max_update"], "updates") if by_update else (optimization["max_epoch"], "epochs")
-            )
-            bar_format = "{desc}: {percentage:3.0f}%|{bar}| {n:.4g}/{total} {unit} [{elapsed}<{remaining}{postfix}]"
-            with tqdm(total=total, desc="train", unit=unit, bar_format=bar_format) as bar:
-                run_fairseq(
-                    "hydra_train",
-                    ["--config-dir", str(self.folder.resolve()), "--config-name", "training"],
-                    self.log,
-                    lambda line: _show_progress(bar, line, "num_updates" if by_update else "update"),
-                )
+            last = config["optimization"].get("max_update")
+            # killed between its last update and its end: fairseq would make another update
+            if last is None or made < last:
+                self._update(last, config["optimization"].get("max_epoch"))
             logged = read_curves(self.log)["train"]
             speeds = list(logged.get("wps", {}).values())
             write_json(
@@ -168,6 +159,19 @@ class Run:
                 },
             )
         return json.loads(done.read_text(encoding="utf-8"))
+
+    def _update(self, max_update: Optional[int], max_epoch: Optional[int]) -> None:
+        measure, total, unit = ("update", max_epoch, "epochs")
+        if max_update is not None:
+            measure, total, unit = ("num_updates", max_update, "updates")
+        bar_format = "{desc}: {percentage:3.0f}%|{bar}| {n:.4g}/{total} {unit} [{elapsed}<{remaining}{postfix}]"
+        with tqdm(total=total, desc="train", unit=unit, bar_format=bar_format) as bar:
+            run_fairseq(
+                "hydra_train",
+                ["--config-dir", str(self.folder.resolve()), "--config-name", "training"],
+                self.log,
+                lambda line: _show_progress(bar, line, measure),
+            )
 
 
 def load_run(folder: Path) -> Run:

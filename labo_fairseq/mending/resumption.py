@@ -1,16 +1,19 @@
-"""Let fairseq go on from a checkpoint as if it had never stopped. Two of its parts forget what they were at.
+"""Let fairseq go on from a checkpoint as if it had never stopped. Three of its parts forget what they were at.
 
 * The batches: since 0.12.3 those of all epochs are drawn in the first one, with a seed that counts epochs. A training
   that is taken up in another epoch draws others, and sees some sentences twice and others not at all.
 * ``polynomial_decay``: at the begin of an epoch the rate of one update is the highest, without decay; and where a
   training is taken up after the warm-up, that of its first step.
+* The log: where a training is taken up between two epochs, the next averages are those of fewer updates.
 """
 
 from functools import wraps
-from typing import Any
+from typing import Any, Callable
 
+from fairseq.logging import metrics
 from fairseq.optim.lr_scheduler.polynomial_decay_schedule import PolynomialDecayLRSchedule
 from fairseq.tasks import FairseqTask
+from fairseq.trainer import Trainer
 
 _FIRST = 1  # epoch
 
@@ -45,8 +48,22 @@ def _rate_of_update(schedule: Any, epoch: int) -> float:
     return schedule.step_update(made) if made else rate
 
 
+def _with_averages(load_checkpoint: Callable) -> Callable:
+    @wraps(load_checkpoint)
+    def loaded(trainer: Any, filename: str, *resets: Any, reset_meters: bool = False) -> Any:
+        state = load_checkpoint(trainer, filename, *resets, reset_meters=reset_meters)
+        if state and not reset_meters and state["train_iterator"]["iterations_in_epoch"] == 0:
+            # not the clocks, which have stood still
+            running = [meter for meter in state.get("metrics", {}).get("train_inner", ()) if meter[2] == "AverageMeter"]
+            metrics.load_state_dict({"train_inner": running})
+        return state
+
+    return loaded
+
+
 def go_on_unbroken() -> None:
     """Replace fairseq's methods."""
     FairseqTask.get_batch_iterator = _batches_of_first_epoch
     PolynomialDecayLRSchedule.step_update = _noted
     PolynomialDecayLRSchedule.step_begin_epoch = _rate_of_update
+    Trainer.load_checkpoint = _with_averages(Trainer.load_checkpoint)
