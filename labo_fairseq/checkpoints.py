@@ -46,6 +46,11 @@ def _told_in_one_line(name: Any) -> Iterator[None]:
 
 
 def _read_file(file: Union[str, Path, BinaryIO], map_location: Any) -> Any:
+    if isinstance(file, (str, Path)):
+        with open(file, "rb") as opened:
+            # of an archive, or of a pickle; torch asks for any amount of memory to read other bytes
+            if opened.read(1) not in (b"P", b"\x80"):
+                raise pickle.UnpicklingError("it is neither an archive nor a pickle")
     if torch.__version__ >= (2, 6):
         with _safe_globals():
             return torch.serialization.load(file, map_location=map_location, weights_only=True)

@@ -279,6 +279,8 @@ def _experiment(args: argparse.Namespace) -> None:
     from .experiments.plan import only, show_plan, slurm_script
     from .experiments.schedule import Schedule, find_workers
 
+    if args.slurm and args.only is not None:
+        raise UserError("--slurm submits the whole plan, --only makes one run of it: give one of them")
     if args.slurm:
         print(slurm_script(grid, args.grid, args.folder, args.gpus_per_run, args.smoke), end="")
         return

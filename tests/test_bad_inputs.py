@@ -163,6 +163,11 @@ def hydra(**changes):
     return make
 
 
+def taught_by_the_run(place, monkeypatch):
+    teacher = str(place / "run" / "checkpoints" / "checkpoint_last.pt")
+    hydra(criterion={"_name": "knowledge_distillation", "teacher_path": teacher})(place, monkeypatch)
+
+
 HYDRA = "fairseq-hydra-train --config-dir . --config-name training"
 OTHER_CODES = append("data/codes", "q x\n")
 ANALYSE = "analyse labels run Hund dog"
@@ -398,6 +403,7 @@ REFUSED = {
     "no jobs at a time": (grid(), "experiment grid.yaml --jobs 0", "argument --jobs: 0 is no whole number"),
     "no GPUs a run": (grid(), "experiment grid.yaml --gpus-per-run 0", "argument --gpus-per-run: 0 is no whole"),
     "more GPUs a run than there are": (grid(), "experiment grid.yaml --gpus-per-run 999", "999 GPUs a run were asked"),
+    "one run of a plan for SLURM": (grid(), "experiment grid.yaml --slurm --only 0", "--slurm submits the whole plan"),
     "a run that is not in the plan": (grid(), "experiment grid.yaml --only 7", "grid has no run 7"),
     "a report of no run": (grid(), "experiment report grid.yaml --folder .", "no run of grid below . is finished"),
     # finished runs
@@ -469,6 +475,11 @@ REFUSED = {
         both(hydra(), append("data/bin/dict.de.txt", "q 1\n"), append("data/bin/dict.en.txt", "q 1\n")),
         HYDRA,
         "its model has other parameters",
+    ),
+    "a teacher with another vocabulary": (
+        both(taught_by_the_run, append("data/bin/dict.de.txt", "q 1\n"), append("data/bin/dict.en.txt", "q 1\n")),
+        HYDRA,
+        "checkpoint_last.pt: it was trained with dictionaries of another size",
     ),
 }
 
