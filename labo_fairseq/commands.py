@@ -90,6 +90,10 @@ def run_fairseq(
             watch(line.rstrip("\n"))
             words.hear(line)
         status = process.wait()
+    if status == -signal.SIGKILL:
+        raise UserError(
+            f"fairseq-{command} was killed, perhaps for want of memory; the same command goes on from here, see {log}"
+        )
     if status != 0:
         raise UserError(f"fairseq-{command} ended with status {status}; see {log}: {words}")
 

@@ -21,7 +21,7 @@ from fairseq_runs import LABO, assert_same_parameters, parameters, run, train
 
 import labo_fairseq.criterions  # noqa: F401  mends fairseq
 from labo_fairseq.checkpoints import load_checkpoint
-from labo_fairseq.commands import child_command
+from labo_fairseq.commands import USER_DIR, child_command, run_fairseq
 from labo_fairseq.data.stream import mapped
 from labo_fairseq.errors import UserError
 from labo_fairseq.experiments.resume import settle_checkpoints
@@ -261,3 +261,18 @@ def test_a_child_takes_its_own_children_along(tmp_path):
         assert goes_on(grandchild)
         child.stdin.close()  # as when the parent dies
     wait_for(lambda: not goes_on(grandchild))
+
+
+def test_a_command_that_is_killed_says_so(tmp_path):
+    def kill(line):
+        """The process whose arguments name the folder of this test."""
+        for process in map(int, filter(str.isdigit, os.listdir("/proc"))):
+            try:
+                call = Path(f"/proc/{process}/cmdline").read_text(encoding="utf-8").split("\0")
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if str(tmp_path) in call:
+                os.kill(process, signal.SIGKILL)
+
+    with pytest.raises(UserError, match="fairseq-train was killed, perhaps for want of memory; the same command goes"):
+        run_fairseq("train", [str(tmp_path), "--user-dir", USER_DIR], tmp_path / "log", kill)
