@@ -154,6 +154,14 @@ def summarise(undisturbed: List[Sample], parts: List[List[Sample]], updates: int
     }
 
 
+def course(samples: List[Sample], every: int) -> Dict[int, float]:
+    """Update → the median of the memory, MiB, over the ``every`` updates that end with it."""
+    found: Dict[int, List[float]] = {}
+    for each in samples:
+        found.setdefault(-(-each.update // every) * every, []).append(each.memory)
+    return {update: round(statistics.median(values), 1) for update, values in found.items()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--updates", type=int, default=20000, help="of each training (default: 20000)")
@@ -187,7 +195,7 @@ def main() -> None:
             {
                 **{"updates": args.updates, "every": args.every, "seed": args.seed, "kills": len(parts["killed"]) - 1},
                 **{"values": points, "files": len(traces["killed"]), "differences": differences, **measured},
-                "memory": [[each.update, round(each.memory, 1)] for each in parts["undisturbed"][0]],
+                "memory": course(parts["undisturbed"][0], args.every),
             },
         )
     if differences or measured.get("memory_late_to_early", 1) > _GROWTH:
