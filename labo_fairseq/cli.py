@@ -1,90 +1,28 @@
 """``labo-fairseq``: corpora, trainings and scores around fairseq's own commands."""
 
 import argparse
-import errno
 import logging
-import math
 import os
-import re
 import sys
 from pathlib import Path
-from typing import Callable, List, NoReturn, Optional
+from typing import List, Optional
 
-from .errors import UserError
+from .arguments import BEAM, PROCESSES, SEED, Help, Parser, finite, length_penalty, whole
+from .errors import UserError, advice
 from .resources import methods
 
 # Everything else is imported by the command that needs it: ``labo-fairseq user-dir`` must not wait for torch.
-
-#: what the file system may answer that no program can mend, and what the user can do
-_AGAIN = "make room, and the same command goes on from here"
-_CHOOSE = "choose another folder, or change its permissions"
-_DISK = {
-    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), _AGAIN),
-    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), _CHOOSE),
-    **dict.fromkeys((errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG), "choose another name"),
-    errno.EIO: "the disk or its connection fails; once it works, the same command goes on from here",
-}
 
 _RUNS = Path("runs")
 _DATA_HELP = "folder with archives that you have already (default: LABO_DATA)"
 _NEWEST_HELP = "of the run, or the newest run below it"
 _OUT_HELP = "folder for everything that is written (default: analysis, in the folder of the last run)"
-
-
-class _Parser(argparse.ArgumentParser):
-    """Tells a mistake in one line, without the usage, which may fill a screen."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message} ({self.prog} --help)\n")
-
-
-def _whole(least: int, most: int = sys.maxsize) -> Callable[[str], int]:
-    """The type of an option that is a whole number in a range."""
-
-    def parse(text: str) -> int:
-        if not re.fullmatch(r"-?\d{1,20}", text) or not least <= int(text) <= most:
-            limit = f" and at most {most:,}" if most < sys.maxsize else ""
-            raise argparse.ArgumentTypeError(f"{text} is no whole number of at least {least}{limit}")
-        return int(text)
-
-    return parse
-
-
-def _finite(text: str) -> float:
-    """The type of an option that is a number."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"{text} is no finite number")
-    return value
-
-
-def _length_penalty(text: str) -> float:
-    value = _finite(text)
-    if abs(value) > 10:
-        raise argparse.ArgumentTypeError(f"{text} is not between -10 and 10")
-    return value
-
-
-_PROCESSES = _whole(1, 1024)
-_BEAM = _whole(1, 1000)
-_SEED = _whole(0, (1 << 32) - 1)  # what NumPy takes
-
 #: options of ``prepare custom`` alone
 _CUSTOM = ("train", "valid", "test", "validation_every", "bpe_operations", "lowercase", "clean")
 
 
-class _Help(argparse.ArgumentDefaultsHelpFormatter):
-    """Tells every default but None, which says nothing."""
-
-    def _get_help_string(self, action: argparse.Action) -> Optional[str]:
-        return action.help if action.default is None else super()._get_help_string(action)
-
-
 def build_parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="labo-fairseq",
         description=f"{__doc__} For a training of your own:  fairseq-train DATA --user-dir $(labo-fairseq user-dir) "
         "--criterion labo ...",
@@ -111,7 +49,7 @@ def _command(commands, name: str, run, summary: str, description: str = "") -> a
         name,
         help=summary,
         description=description or f"{summary[0].upper()}{summary[1:]}.",
-        formatter_class=_Help,
+        formatter_class=Help,
     )
     parser.set_defaults(run=run)
     return parser
@@ -119,7 +57,7 @@ def _command(commands, name: str, run, summary: str, description: str = "") -> a
 
 def _add_training_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--criterion", default="labo", choices=methods(), help="what to train with")
-    parser.add_argument("--seed", type=_SEED, default=1, help="of initialisation, dropout and the order of the batches")
+    parser.add_argument("--seed", type=SEED, default=1, help="of initialisation, dropout and the order of the batches")
     parser.add_argument("--smoke", action="store_true", help="all of it in minutes on a CPU, for a model of no use")
     parser.add_argument("--fresh", action="store_true", help="start the training over, whatever an earlier call did")
     parser.add_argument(
@@ -151,18 +89,18 @@ def _add_prepare(commands) -> None:
     parser.add_argument("direction", help="such as de-en; 'multilingual' for iwslt17")
     parser.add_argument("--folder", type=Path, help="of the result (default: below runs/CORPUS)")
     parser.add_argument("--archive-dir", type=Path, metavar="DIR", help=_DATA_HELP)
-    parser.add_argument("--workers", type=_PROCESSES, default=os.cpu_count() or 1, metavar="N", help="processes")
+    parser.add_argument("--workers", type=PROCESSES, default=os.cpu_count() or 1, metavar="N", help="processes")
     parser.add_argument("--smoke", action="store_true", help="the first 2000 pairs only")
     own = parser.add_argument_group("custom", "files of one sentence a line, plain or .gz, source language first")
     for split in ("train", "valid", "test"):
         own.add_argument(f"--{split}", type=Path, nargs=2, metavar=("SOURCE", "TARGET"))
     own.add_argument(
-        "--validation-every", type=_whole(2), metavar="N", help="instead of --valid: every Nth training pair"
+        "--validation-every", type=whole(2), metavar="N", help="instead of --valid: every Nth training pair"
     )
-    own.add_argument("--bpe-operations", type=_whole(1), metavar="N", help="of the joint BPE (default: 10000)")
+    own.add_argument("--bpe-operations", type=whole(1), metavar="N", help="of the joint BPE (default: 10000)")
     own.add_argument("--lowercase", action="store_true", help="lower-case all text")
     own.add_argument(
-        "--clean", nargs=3, type=_finite, metavar=("RATIO", "MIN", "MAX"), help="drop training pairs by tokens"
+        "--clean", nargs=3, type=finite, metavar=("RATIO", "MIN", "MAX"), help="drop training pairs by tokens"
     )
 
 
@@ -211,7 +149,7 @@ def _add_run(commands) -> None:
     parser.add_argument("--name", help="of the run's folder (default: CRITERION-seedN)")
     parser.add_argument("--archive-dir", type=Path, metavar="DIR", help=_DATA_HELP)
     parser.add_argument(
-        "--workers", type=_PROCESSES, default=os.cpu_count() or 1, metavar="N", help="processes that prepare"
+        "--workers", type=PROCESSES, default=os.cpu_count() or 1, metavar="N", help="processes that prepare"
     )
     _add_training_options(parser)
 
@@ -255,10 +193,10 @@ def _add_experiment(commands) -> None:
     parser.add_argument("--folder", type=Path, default=_RUNS, help="the runs lie below it")
     parser.add_argument("--smoke", action="store_true", help="every run in minutes on a CPU, for models of no use")
     run = parser.add_argument_group("run")
-    run.add_argument("--jobs", type=_PROCESSES, metavar="N", help="runs at a time (default: one a GPU, or one)")
-    run.add_argument("--gpus-per-run", type=_PROCESSES, default=1, metavar="N", help="GPUs that share one run")
+    run.add_argument("--jobs", type=PROCESSES, metavar="N", help="runs at a time (default: one a GPU, or one)")
+    run.add_argument("--gpus-per-run", type=PROCESSES, default=1, metavar="N", help="GPUs that share one run")
     run.add_argument("--dry-run", action="store_true", help="print the plan and an estimate of its cost, and stop")
-    run.add_argument("--only", type=_whole(0), metavar="N", help="run number N of the plan alone")
+    run.add_argument("--only", type=whole(0), metavar="N", help="run number N of the plan alone")
     run.add_argument("--slurm", action="store_true", help="print a script that submits the plan to SLURM, and stop")
     report = parser.add_argument_group("report")
     report.add_argument("--metric", default="BLEU", help="BLEU, chrF2 or 'BLEU (tokenised)'")
@@ -310,7 +248,7 @@ def _add_config(commands) -> None:
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="more settings, e.g. criterion.tau=1.15")
     parser.add_argument("--data", type=Path, required=True, help="folder that 'labo-fairseq prepare' made")
     parser.add_argument("--save-dir", type=Path, required=True, help="for the checkpoints")
-    parser.add_argument("--workers", type=_PROCESSES, default=1, metavar="N", help="of all nodes together")
+    parser.add_argument("--workers", type=PROCESSES, default=1, metavar="N", help="of all nodes together")
     parser.add_argument("--precision", default="fp32", choices=["fp32", "fp16", "bf16"], help="of the training")
 
 
@@ -336,11 +274,11 @@ def _add_evaluate(commands) -> None:
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--checkpoint", default="best", choices=["best", "last"], help="which to score")
     which.add_argument(
-        "--average", type=_whole(1), metavar="N", help="score the mean of the N newest checkpoints instead"
+        "--average", type=whole(1), metavar="N", help="score the mean of the N newest checkpoints instead"
     )
-    parser.add_argument("--beam", type=_BEAM, default=5, help="width of the search")
+    parser.add_argument("--beam", type=BEAM, default=5, help="width of the search")
     parser.add_argument(
-        "--lenpen", type=_length_penalty, default=1.0, help="length penalty: above 1 favours longer translations"
+        "--lenpen", type=length_penalty, default=1.0, help="length penalty: above 1 favours longer translations"
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
@@ -369,7 +307,7 @@ def _add_compare(commands) -> None:
     )
     parser.add_argument("folders", type=Path, nargs="+", metavar="RUN", help="folders of runs, the baseline first")
     parser.add_argument("--test", help="name of the test set (default: the main one)")
-    parser.add_argument("--samples", type=_whole(1, 1_000_000), default=1000, metavar="N", help="bootstrap samples")
+    parser.add_argument("--samples", type=whole(1, 1_000_000), default=1000, metavar="N", help="bootstrap samples")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
 
@@ -412,7 +350,7 @@ def _add_analyse(commands) -> None:
     for each in (frequency, confidence):
         _add_runs(each)
     confidence.add_argument(
-        "--bins", type=_whole(1, 1000), default=10, metavar="M", help="of the calibration error, of equal width"
+        "--bins", type=whole(1, 1000), default=10, metavar="M", help="of the calibration error, of equal width"
     )
     labels = _command(
         analyses,
@@ -428,7 +366,7 @@ def _add_analyse(commands) -> None:
     labels.add_argument("source_text", metavar="SOURCE", help="a sentence, as in the raw text")
     labels.add_argument("target_text", metavar="TARGET", help="its translation")
     labels.add_argument("--source", default="", metavar="LANG", help="language of SOURCE, where a run knows several")
-    labels.add_argument("--top", type=_whole(1), default=5, metavar="N", help="how many tokens of P* to show")
+    labels.add_argument("--top", type=whole(1), default=5, metavar="N", help="how many tokens of P* to show")
     labels.add_argument("--tau", type=float, help="temperature of P* (default: the run's, 1.25 if it has none)")
     labels.add_argument("--alpha", help="'adaptive' or a number (default: the run's, or adaptive)")
     labels.add_argument("--rho", type=float, help="of the adaptive α (default: the run's, or 0.5)")
@@ -502,7 +440,7 @@ def _add_translate(commands) -> None:
     )
     parser.add_argument("folder", nargs="?", type=Path, default=_RUNS, help=_NEWEST_HELP)
     parser.add_argument("--source", default="", metavar="LANG", help="to translate from, where a run knows several")
-    parser.add_argument("--beam", type=_BEAM, default=5, help="width of the search")
+    parser.add_argument("--beam", type=BEAM, default=5, help="width of the search")
 
 
 def _translate(args: argparse.Namespace) -> None:
@@ -548,10 +486,11 @@ def main(argv: Optional[List[str]] = None) -> int:
     except UserError as error:
         status, message = 1, str(error)
     except OSError as error:
-        if error.errno not in _DISK:
+        what_to_do = advice(error)
+        if what_to_do is None:
             raise
         where = f"{error.filename}: " if error.filename else ""
-        status, message = 1, f"{where}{error.strerror}; {_DISK[error.errno]}"
+        status, message = 1, f"{where}{error.strerror}; {what_to_do}"
     except KeyboardInterrupt:
         status, message = 130, "interrupted; the same command goes on from here"
     # only now is the error gone, and with it the progress bars of what it ended

@@ -1,0 +1,57 @@
+"""How the command line is read: numbers in their ranges, mistakes told in one line, defaults told in the help."""
+
+import argparse
+import math
+import re
+import sys
+from typing import Callable, NoReturn, Optional
+
+
+class Parser(argparse.ArgumentParser):
+    """Tells a mistake in one line, without the usage, which may fill a screen."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} ({self.prog} --help)\n")
+
+
+def whole(least: int, most: int = sys.maxsize) -> Callable[[str], int]:
+    """The type of an option that is a whole number in a range."""
+
+    def parse(text: str) -> int:
+        if not re.fullmatch(r"-?\d{1,20}", text) or not least <= int(text) <= most:
+            limit = f" and at most {most:,}" if most < sys.maxsize else ""
+            raise argparse.ArgumentTypeError(f"{text} is no whole number of at least {least}{limit}")
+        return int(text)
+
+    return parse
+
+
+def finite(text: str) -> float:
+    """The type of an option that is a number."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text} is no finite number")
+    return value
+
+
+def length_penalty(text: str) -> float:
+    """The type of an option that a length is raised to."""
+    value = finite(text)
+    if abs(value) > 10:
+        raise argparse.ArgumentTypeError(f"{text} is not between -10 and 10")
+    return value
+
+
+class Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Tells every default but None, which says nothing."""
+
+    def _get_help_string(self, action: argparse.Action) -> Optional[str]:
+        return action.help if action.default is None else super()._get_help_string(action)
+
+
+PROCESSES = whole(1, 1024)
+BEAM = whole(1, 1000)
+SEED = whole(0, (1 << 32) - 1)  # what NumPy takes
