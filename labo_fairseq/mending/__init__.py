@@ -3,6 +3,7 @@
 from .copies import copy_checkpoints_whole
 from .loading import guard_loading
 from .misfits import explain_checkpoints_that_do_not_fit
+from .prefetching import end_readers_in_time
 from .resumption import go_on_unbroken
 
 
@@ -12,3 +13,4 @@ def mend_fairseq() -> None:
     copy_checkpoints_whole()
     explain_checkpoints_that_do_not_fit()
     go_on_unbroken()
+    end_readers_in_time()
