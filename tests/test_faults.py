@@ -276,3 +276,28 @@ def test_a_command_that_is_killed_says_so(tmp_path):
 
     with pytest.raises(UserError, match="fairseq-train was killed, perhaps for want of memory; the same command goes"):
         run_fairseq("train", [str(tmp_path), "--user-dir", USER_DIR], tmp_path / "log", kill)
+
+
+READS_AHEAD = """
+import torch
+from fairseq.data.iterators import BufferedIterator
+import labo_fairseq.criterions
+
+class Numbers(torch.utils.data.Dataset):
+    def __len__(self):
+        return 100000
+
+    def __getitem__(self, number):
+        return torch.ones(30).cumsum(0)
+
+batches = BufferedIterator(2000, torch.utils.data.DataLoader(Numbers(), batch_size=64))
+for _ in range(4):
+    next(batches)
+raise SystemExit(3)
+"""
+
+
+def test_a_program_ends_with_its_own_status_while_batches_are_read_ahead():
+    done = run(sys.executable, "-W", "ignore", "-c", READS_AHEAD)
+    assert done.returncode == 3, done.stdout
+    assert "terminate" not in done.stdout
