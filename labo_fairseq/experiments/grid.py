@@ -22,6 +22,7 @@ grid:
 
 import math
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import product
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
@@ -171,10 +172,15 @@ def _changed(configuration: str, settings: Sequence[Tuple[str, Any]]) -> Tuple[s
     """
     if not settings:
         return ()
-    config = compose(configuration)
+    config = _default(configuration)
     changed = tuple(f"{key}={value}" for key, value in settings if _value(config, key) != value)
     compose(configuration, changed)
     return changed
+
+
+@lru_cache(maxsize=None)  # a grid asks for it once a run
+def _default(configuration: str) -> Dict[str, Any]:
+    return compose(configuration)
 
 
 def _value(config: Dict[str, Any], key: str) -> Any:
