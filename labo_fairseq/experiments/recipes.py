@@ -83,6 +83,7 @@ _SMOKE_PAIRS = {True: 2000, False: 50}  # of a training set, of any other
 _SMOKE_UNITS, _SMOKE_VALIDATION = 1000, 20
 _SMOKE_SETTINGS = (
     *("optimization.max_update=30", "dataset.max_tokens=1000", "optimization.update_freq=[1]"),
+    "lr_scheduler.warmup_updates=10",  # learns when to end a sentence: else every translation is as long as may be
     *("model.encoder.layers=1", "model.decoder.layers=1", "model.encoder.embed_dim=64", "model.decoder.embed_dim=64"),
     *("common.log_interval=5", "checkpoint.save_interval_updates=10", "dataset.validate_interval_updates=30"),
 )
