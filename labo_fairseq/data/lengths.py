@@ -11,7 +11,7 @@ from typing import Callable, Iterable, Iterator, Optional, TypeVar
 from tqdm import tqdm
 
 from ..errors import UserError
-from .corpus import Pair
+from .types import Pair
 from .moses import LONGEST_WORD
 
 LONGEST_LINE = 20000  # characters of raw text

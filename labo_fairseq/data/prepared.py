@@ -7,6 +7,7 @@ from typing import Any, Dict, List, Optional
 
 from ..errors import UserError
 from ..files import digest_of, write_json
+from .types import Scoring
 
 #: everything that a preparation leaves behind; what else lies in its folder is the user's own
 _MADE = (
@@ -33,6 +34,14 @@ class Prepared:
     def recipe(self) -> Dict[str, Any]:
         """What tells this preparation from another; empty where nothing was prepared."""
         return self._fact("recipe", {})
+
+    @property
+    def scoring(self) -> Scoring:
+        """How translations of this corpus are scored."""
+        return Scoring(
+            lowercase=bool(self.recipe.get("lowercase")),
+            split_compounds=str(self.recipe.get("corpus", "")).startswith("wmt14"),
+        )
 
     @property
     def pairs(self) -> Dict[str, int]:

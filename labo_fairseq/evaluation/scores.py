@@ -39,12 +39,12 @@ def score_translations(data: Prepared, name: str, target: str, output: Path, tok
         output: detokenised translations.
         tokens: the same before they were detokenised.
     """
-    lowercase = bool(data.recipe.get("lowercase"))
+    lowercase = data.scoring.lowercase
     scores = score(list(read_lines(output)), list(read_lines(data.raw(name, target))), lowercase)
     if not data.multilingual:
         hypotheses, references = list(read_lines(tokens)), list(read_lines(data.tokens(name, target)))
         scores.append(tokenised_bleu(hypotheses, references, "lower case" if lowercase else ""))
-        if str(data.recipe["corpus"]).startswith("wmt14"):  # as papers on this corpus do
+        if data.scoring.split_compounds:
             compounds = "compound splitting"
             scores.append(tokenised_bleu(split_compounds(hypotheses), split_compounds(references), compounds))
     return scores

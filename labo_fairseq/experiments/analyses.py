@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Sequence
 
-from ..data.corpus import Pair
+from ..data.types import Pair
 from ..data.subwords import to_subwords
 from ..evaluation.analysis import Analysis
 from ..evaluation.calibration import check_bins
@@ -37,7 +37,7 @@ def analyse_frequency(runs: Sequence[Run], folder: Path) -> Analysis:
     """
     systems, data = named(runs), runs[0].data
     counts = training_counts(runs[0])
-    lowercase = bool(data.recipe.get("lowercase"))
+    lowercase = data.scoring.lowercase
     scored = []
     for test in held_out(runs[0]):
         lines = {name: decode(run, test, folder / _TRANSLATIONS).lines for name, run in systems.items()}

@@ -33,7 +33,7 @@ def compare_runs(runs: Sequence[Run], test: Optional[str] = None, samples: int =
     each, direction = names[name]
     references = list(read_lines(first.data.raw(name, direction[1])))
     systems = {str(run.folder): list(read_lines(run.translation(each, direction))) for run in runs}
-    return compare(systems, references, bool(first.data.recipe.get("lowercase")), samples)
+    return compare(systems, references, first.data.scoring.lowercase, samples)
 
 
 def refuse_unlike(runs: Sequence[Run]) -> None:

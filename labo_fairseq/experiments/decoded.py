@@ -8,7 +8,7 @@ from typing import Dict, List, Sequence
 import numpy as np
 
 from ..checkpoints import load_checkpoint
-from ..data.corpus import Pair
+from ..data.types import Pair
 from ..errors import UserError
 from ..evaluation.decode import Decoding, chosen_probabilities, generation_log, translate_test
 from ..files import read_lines

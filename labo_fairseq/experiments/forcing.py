@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from .. import criterions  # noqa: F401  a checkpoint may name them
 from ..checkpoints import load_checkpoint
-from ..data.corpus import Pair
+from ..data.types import Pair
 from ..errors import UserError
 from ..evaluation.predictions import Predictions, predictions
 from ..mending.loading import load_to_cpu

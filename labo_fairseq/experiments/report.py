@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Sequence, Tuple
 
-from ..data.corpus import Pair
+from ..data.types import Pair
 from ..evaluation.analysis import Analysis
 from ..evaluation.curves import compared_panels, paint_compared, read_curves
 from ..evaluation.page import Section, details, page, paragraph, picture, table

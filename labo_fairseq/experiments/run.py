@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from ..checkpoints import load_checkpoint
 from ..commands import run_fairseq
-from ..data.corpus import Pair
+from ..data.types import Pair
 from ..data.prepared import Prepared
 from ..errors import UserError
 from ..evaluation.average import average_checkpoints, newest_checkpoints

@@ -153,7 +153,7 @@ def _p(column: Column, baseline: List[Run], system: List[Run]) -> float:
         [list(read_lines(run.translation(column.test, (source, target)))) for run in runs]
         for runs in (baseline, system)
     )
-    return paired_p(*translations, references, bool(data.recipe.get("lowercase")))
+    return paired_p(*translations, references, data.scoring.lowercase)
 
 
 def _show(cell: Cell, best: float) -> str:

@@ -9,7 +9,7 @@ from typing import IO, List
 from ..checkpoints import load_checkpoint
 from ..commands import LastWords
 from ..data.corpora.sources import Stream
-from ..data.corpus import Pair
+from ..data.types import Pair
 from ..data.prepared import Prepared
 from ..data.subwords import to_tokens_and_subwords
 from ..errors import UserError

@@ -21,7 +21,7 @@ from typing import Callable, Dict, NamedTuple, Optional, Tuple
 
 from ...errors import UserError
 from ..bible import TRANSLATIONS, load_bible, split_by_chapter
-from ..corpus import Corpus
+from ..types import Corpus
 from ..fetch import archive_folder, cache_folder, fetch
 from ..manifest import Archive, load_manifest
 from .markup import reference_segments, segments, sentences_14, sentences_17

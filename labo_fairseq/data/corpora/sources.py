@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, Callable, ContextManager, Iterable, Iterator, Tuple, Union
 
 from ...errors import UserError
-from ..corpus import Pair
+from ..types import Pair
 from ..members import open_member
 
 
