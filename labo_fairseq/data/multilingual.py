@@ -15,11 +15,11 @@ from typing import Any, Dict, List, Optional, Tuple
 import sentencepiece
 
 from ..files import read_lines, whole_folder, write_lines
-from .types import Corpus, Pair
 from .lengths import excess_of_subwords, within
 from .prepare import Line, binarise, refuse_empty, write_pairs
 from .prepared import Prepared
 from .stream import mapped
+from .types import Corpus, Pair
 
 
 @dataclass(frozen=True)

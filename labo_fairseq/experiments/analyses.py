@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Sequence
 
-from ..data.types import Pair
 from ..data.subwords import to_subwords
+from ..data.types import Pair
 from ..evaluation.analysis import Analysis
 from ..evaluation.calibration import check_bins
 from ..evaluation.confidence import WHOLE, Confidence, chosen, forced

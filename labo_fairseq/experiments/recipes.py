@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
 from ..data.corpora import load_corpus, read_parallel
-from ..data.types import Corpus, Pair
 from ..data.moses import check_languages
 from ..data.multilingual import MultilingualRecipe, prepare_multilingual
 from ..data.prepare import Clean, Recipe, prepare
 from ..data.prepared import Prepared
+from ..data.types import Corpus, Pair
 from ..errors import UserError
 from ..files import locked
 from ..paths import DATA, RUN, check_folder

@@ -16,8 +16,8 @@ from tqdm import tqdm
 
 from ..checkpoints import load_checkpoint
 from ..commands import run_fairseq
-from ..data.types import Pair
 from ..data.prepared import Prepared
+from ..data.types import Pair
 from ..errors import UserError
 from ..evaluation.average import average_checkpoints, newest_checkpoints
 from ..evaluation.curves import parse_record, read_curves

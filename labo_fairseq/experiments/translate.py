@@ -9,9 +9,9 @@ from typing import IO, List
 from ..checkpoints import load_checkpoint
 from ..commands import LastWords
 from ..data.corpora.sources import Stream
-from ..data.types import Pair
 from ..data.prepared import Prepared
 from ..data.subwords import to_tokens_and_subwords
+from ..data.types import Pair
 from ..errors import UserError
 from ..evaluation.decode import Decoding, decoding_options, finish
 from .forcing import checkpoint_of

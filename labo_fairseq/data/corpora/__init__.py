@@ -21,9 +21,9 @@ from typing import Callable, Dict, NamedTuple, Optional, Tuple
 
 from ...errors import UserError
 from ..bible import TRANSLATIONS, load_bible, split_by_chapter
-from ..types import Corpus
 from ..fetch import archive_folder, cache_folder, fetch
 from ..manifest import Archive, load_manifest
+from ..types import Corpus
 from .markup import reference_segments, segments, sentences_14, sentences_17
 from .sources import Joined, Member, Parallel, TextFile, read_parallel
 

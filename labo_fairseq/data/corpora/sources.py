@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import IO, Callable, ContextManager, Iterable, Iterator, Tuple, Union
 
 from ...errors import UserError
-from ..types import Pair
 from ..members import open_member
+from ..types import Pair
 
 
 @dataclass(frozen=True)
