@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from labo_fairseq.losses import (
     anti_focal_terms,
+    blockwise,
     confidence_penalty_terms,
     distillation_terms,
     focal_terms,
     labo_terms,
-    rows,
 )
 
 
@@ -194,7 +194,7 @@ def test_gradcheck(name):
 def test_blocks_cut_anywhere(name, monkeypatch):
     logits, target = draw(23, 40)
     whole = check(name, logits, target)
-    monkeypatch.setattr(rows, "_BLOCK_ELEMENTS_PER_THREAD", 7 * 40)
+    monkeypatch.setattr(blockwise, "_BLOCK_ELEMENTS_PER_THREAD", 7 * 40)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     for one, other in zip(whole, check(name, logits, target)):
         torch.testing.assert_close(one, other, rtol=1e-14, atol=1e-14)

@@ -21,7 +21,7 @@ from fairseq_runs import (
 )
 
 from labo_fairseq.criterions.labo import LaboConfig, LaboLabelSmoothedCrossEntropyCriterion
-from labo_fairseq.losses import linear
+from labo_fairseq.losses import fused_linear
 
 UNTIED = tuple(option for option in TRANSFORMER if option != "--share-all-embeddings")
 # Rounding differs between the runs, and Adam makes whole steps of the rounding errors where the gradient is 0.
@@ -88,8 +88,8 @@ def model(task, config):
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch):
     """Many chunks a batch, the last one shorter; the subprocesses above have one."""
-    monkeypatch.setattr(linear, "_CHUNK_ELEMENTS", 0)
-    monkeypatch.setattr(linear, "_CHUNK_ROWS", 13)
+    monkeypatch.setattr(fused_linear, "_CHUNK_ELEMENTS", 0)
+    monkeypatch.setattr(fused_linear, "_CHUNK_ROWS", 13)
 
 
 def outcome(task, model, batch, fused, warming_up, reduce=True):

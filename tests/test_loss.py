@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labo_fairseq.losses import LaboLoss, labo, labo_terms, rows
+from labo_fairseq.losses import LaboLoss, blockwise, labo, labo_terms
 
 
 def draw(n, k, scale=3.0, seed=0, dtype=torch.float64):
@@ -57,7 +57,7 @@ def test_any_shape_magnitude_and_option(n, k, scale, tau, rho, alpha, seed):
 def test_blocks_cut_anywhere(monkeypatch):
     logits, target = draw(23, 40)
     whole = check(logits, target)
-    monkeypatch.setattr(rows, "_BLOCK_ELEMENTS_PER_THREAD", 7 * 40)
+    monkeypatch.setattr(blockwise, "_BLOCK_ELEMENTS_PER_THREAD", 7 * 40)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     for one, other in zip(whole, check(logits, target)):
         torch.testing.assert_close(one, other, rtol=1e-14, atol=1e-14)

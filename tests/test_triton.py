@@ -17,10 +17,10 @@ _COMPILE = """
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from labo_fairseq.losses import triton_labo
+from labo_fairseq.losses import triton_kernels
 
 scalars = {"row_stride": "i32", "grad_stride": "i32", "n": "i32", "k": "i32", "target": "*i64", "ignored": "*i1"}
-for kernel in (triton_labo._statistics, triton_labo._gradient):
+for kernel in (triton_kernels._statistics, triton_kernels._gradient):
     for architecture, dtype, adaptive in ((80, "fp16", True), (90, "bf16", True), (90, "fp32", False)):
         kinds = {**scalars, "logits": "*" + dtype, "grad": "*" + dtype}
         kinds.update({name: "*fp32" for name in ("terms", "saved", "scale")})
@@ -47,7 +47,7 @@ def run(*arguments, **variables):
 
 @needs_triton
 def test_under_the_interpreter():
-    kernels = Path(__file__).with_name("triton_kernels.py")
+    kernels = Path(__file__).with_name("triton_under_interpreter.py")
     run("-m", "pytest", "-q", "-p", "no:cacheprovider", kernels, TRITON_INTERPRET="1")
 
 

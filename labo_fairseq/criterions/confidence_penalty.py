@@ -6,8 +6,8 @@ from typing import Any, Dict
 from fairseq.criterions import register_criterion
 from torch import Tensor
 
+from ..losses.blockwise import TokenTerms, check_not_negative
 from ..losses.confidence_penalty import confidence_penalty_terms
-from ..losses.rows import TokenTerms, check_not_negative
 from .base import RegularisedConfig, RegularisedCriterion
 
 

@@ -6,8 +6,8 @@ from typing import Any, Dict, Optional, Tuple
 from fairseq.criterions import register_criterion
 from torch import Tensor
 
+from ..losses.blockwise import TokenTerms
 from ..losses.distillation import check_alpha, distillation_terms
-from ..losses.rows import TokenTerms
 from .base import RegularisedConfig, RegularisedCriterion
 from .teacher import Teacher
 

@@ -6,8 +6,8 @@ from typing import Any, Dict, Tuple
 from fairseq.criterions import register_criterion
 from torch import Tensor
 
+from ..losses.fused_linear import linear_argmax, linear_labo_terms, linear_smoothed_terms
 from ..losses.labo import LaboTerms, check_options, labo_terms
-from ..losses.linear import linear_argmax, linear_labo_terms, linear_smoothed_terms
 from .base import RegularisedConfig, RegularisedCriterion
 from .projection import FusedProjection
 

@@ -10,7 +10,7 @@ from typing import List, Optional, Tuple
 import torch
 from torch import Tensor
 
-from .rows import TokenTerms, check_not_negative, predict, token_terms
+from .blockwise import TokenTerms, check_not_negative, predict, token_terms
 
 
 def confidence_penalty_terms(logits: Tensor, target: Tensor, beta: float = 0.1, ignore_index: int = -100) -> TokenTerms:

@@ -12,7 +12,7 @@ from typing import List, Optional, Tuple
 import torch
 from torch import Tensor
 
-from .rows import TokenTerms, predict, times, token_terms
+from .blockwise import TokenTerms, predict, times, token_terms
 
 
 def distillation_terms(

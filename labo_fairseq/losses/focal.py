@@ -16,7 +16,7 @@ from typing import List, Optional, Tuple
 import torch
 from torch import Tensor
 
-from .rows import TokenTerms, check_not_negative, predict, token_terms
+from .blockwise import TokenTerms, check_not_negative, predict, token_terms
 
 
 def focal_terms(logits: Tensor, target: Tensor, gamma: float = 2.0, ignore_index: int = -100) -> TokenTerms:

@@ -19,7 +19,7 @@ from typing import List, NamedTuple, Optional, Tuple, Union
 import torch
 from torch import Tensor, nn
 
-from .rows import differentiable_rows, predict, reduce_rows, rows_and_mask
+from .blockwise import differentiable_rows, predict, reduce_rows, rows_and_mask
 
 ADAPTIVE = "adaptive"
 
@@ -57,9 +57,9 @@ def labo_rows(
         scale: (N,), one where it is not given. It is applied before rounding to the dtype of ``grad``.
     """
     if uses_triton(logits, tau):
-        from . import triton_labo
+        from . import triton_kernels
 
-        return triton_labo.labo_rows(logits, target, ignored, tau, alpha, rho, grad, scale)
+        return triton_kernels.labo_rows(logits, target, ignored, tau, alpha, rho, grad, scale)
     return reduce_rows(
         partial(_block, tau=tau, alpha=alpha, rho=rho), len(LaboTerms._fields), logits, target, ignored, grad, scale
     )
@@ -83,7 +83,7 @@ def _block(
 
 
 def uses_triton(logits: Tensor, tau: float) -> bool:
-    """Whether the kernels of :mod:`.triton_labo` serve these logits: on a GPU, unless sums need more digits."""
+    """Whether the kernels of :mod:`.triton_kernels` serve these logits: on a GPU, unless sums need more digits."""
     wide = logits.dtype == torch.float64 or tau > _LARGE_TAU
     return logits.is_cuda and not wide and importlib.util.find_spec("triton") is not None
 
@@ -130,7 +130,7 @@ def labo_terms(
     fixed = check_options(tau, alpha, rho)
     target, ignored = rows_and_mask(logits, target, ignore_index)
     if uses_triton(logits, tau):
-        from .triton_labo import TritonLabo
+        from .triton_kernels import TritonLabo
 
         return LaboTerms(*TritonLabo.apply(logits, target, ignored, tau, fixed, rho))
     rows = partial(labo_rows, tau=tau, alpha=fixed, rho=rho)

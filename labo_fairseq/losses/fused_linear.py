@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
+from .blockwise import loss_and_constants
 from .labo import ADAPTIVE, LaboLoss, LaboTerms, check_options, labo_rows
-from .rows import loss_and_constants
 
 # Logits in a chunk: enough rows to keep a matrix product busy, few beside those of a batch.
 _CHUNK_ELEMENTS = 1 << 23

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from labo_fairseq.losses import triton_labo
+from labo_fairseq.losses import triton_kernels
 from labo_fairseq.losses.labo import labo_rows
-from labo_fairseq.losses.triton_labo import TritonLabo, gradient, statistics
+from labo_fairseq.losses.triton_kernels import TritonLabo, gradient, statistics
 
 
 def draw(n, k, scale=3.0, dtype=torch.float32):
@@ -41,7 +41,7 @@ def test_any_shape(n, k, alpha):
 @pytest.mark.parametrize("tau", [0.5, 1.0, 1.15, 5.0])
 def test_rows_of_several_blocks(monkeypatch, tau):
     """Rising, falling and random maxima from block to block."""
-    monkeypatch.setattr(triton_labo, "_MAX_BLOCK", 64)
+    monkeypatch.setattr(triton_kernels, "_MAX_BLOCK", 64)
     logits, target = draw(4, 333)
     logits[0] = torch.linspace(-50, 50, 333)
     logits[1] = torch.linspace(50, -50, 333)
@@ -75,7 +75,7 @@ def test_ignored_tokens():
 @pytest.mark.parametrize("block", [4, 4096])
 @pytest.mark.parametrize("alpha", [None, 0.1, 1.0])
 def test_extreme_logits(monkeypatch, block, alpha):
-    monkeypatch.setattr(triton_labo, "_MAX_BLOCK", block)
+    monkeypatch.setattr(triton_kernels, "_MAX_BLOCK", block)
     inf = math.inf
     rows = [
         [1e4, -1e4, 0.0, 0.0, 1.0],
@@ -102,7 +102,7 @@ def test_the_gradient_may_take_the_place_of_the_logits():
     _, saved = statistics(logits, target, ignored, 1.25, None, 0.5)
     expected = torch.empty_like(logits)
     gradient(logits, target, ignored, saved, 1.25, torch.ones(6), expected)
-    triton_labo.labo_rows(logits, target, ignored, 1.25, None, 0.5, logits)
+    triton_kernels.labo_rows(logits, target, ignored, 1.25, None, 0.5, logits)
     assert torch.equal(logits, expected)
 
 

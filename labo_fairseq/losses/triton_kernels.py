@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .rows import loss_and_constants
+from .blockwise import loss_and_constants
 
 _MAX_BLOCK = 4096
 _WARPS = 8

@@ -9,7 +9,7 @@ from fairseq.criterions.label_smoothed_cross_entropy import label_smoothed_nll_l
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labo_fairseq.losses import LaboLoss, LinearLaboLoss, labo_terms, linear, linear_labo_terms
+from labo_fairseq.losses import LaboLoss, LinearLaboLoss, fused_linear, labo_terms, linear_labo_terms
 
 
 def draw(n, d, k, scale=1.0, seed=0, dtype=torch.float64):
@@ -61,8 +61,8 @@ def test_any_shape_magnitude_and_option(n, d, k, scale, tau, alpha, seed):
 @pytest.fixture
 def small_chunks(monkeypatch):
     """Three rows at a time, so that nothing here fits one chunk, nor is a multiple of one."""
-    monkeypatch.setattr(linear, "_CHUNK_ELEMENTS", 0)
-    monkeypatch.setattr(linear, "_CHUNK_ROWS", 3)
+    monkeypatch.setattr(fused_linear, "_CHUNK_ELEMENTS", 0)
+    monkeypatch.setattr(fused_linear, "_CHUNK_ROWS", 3)
 
 
 @pytest.mark.parametrize("n", [0, 1, 3, 10])
@@ -119,7 +119,7 @@ def test_uniform_smoothing_is_that_of_fairseq(small_chunks, epsilon, k):
     hidden, weight, target, bias = draw(10, 5, k)
     target[[2, 5]] = 1
     h, w, b = leaves(hidden, weight, bias)
-    terms = linear.linear_smoothed_terms(h, w, target, epsilon, 1, b)
+    terms = fused_linear.linear_smoothed_terms(h, w, target, epsilon, 1, b)
     terms.loss.sum().backward()
     x, y, z = leaves(hidden, weight, bias)
     log_p = torch.nn.functional.linear(x, y, z).log_softmax(-1)
@@ -205,7 +205,7 @@ def test_no_grad_gives_the_same_loss():
 
 def test_the_likeliest_class(small_chunks):
     hidden, weight, _, bias = draw(10, 5, 37)
-    assert torch.equal(linear.linear_argmax(hidden, weight, bias), (hidden @ weight.t() + bias).argmax(-1))
+    assert torch.equal(fused_linear.linear_argmax(hidden, weight, bias), (hidden @ weight.t() + bias).argmax(-1))
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
