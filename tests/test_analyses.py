@@ -23,10 +23,10 @@ from labo_fairseq.evaluation.decode import chosen_probabilities
 from labo_fairseq.evaluation.findings import confidence_analysis, frequency_analysis, labels_analysis
 from labo_fairseq.evaluation.frequency import PARTS, count_tokens, frequency_scores, score_parts, thirds
 from labo_fairseq.evaluation.labels import Labelling, label_positions
-from labo_fairseq.evaluation.picture import Picture, save_png, to_svg
 from labo_fairseq.evaluation.predictions import Predictions, join, predictions
-from labo_fairseq.evaluation.table import WIDTH, Table
 from labo_fairseq.files import write_lines
+from labo_fairseq.reporting.figure import Figure, save_png, to_svg
+from labo_fairseq.reporting.table import WIDTH, Table
 
 PNG = b"\x89PNG"
 
@@ -401,7 +401,7 @@ def test_svg_follows_the_page(tmp_path):
     def paint(figure):
         figure.subplots().set_title("title")
 
-    picture = Picture("x", "a picture", (3, 2), paint)
+    picture = Figure("x", "a picture", (3, 2), paint)
     svg = to_svg(picture)
     assert svg.startswith("<svg")
     assert "prefers-color-scheme:dark" in svg

@@ -14,12 +14,12 @@ from fairseq_runs import command, finished, read_csv, run
 from labo_fairseq.commands import USER_DIR
 from labo_fairseq.evaluation.decode import generation_log
 from labo_fairseq.evaluation.predictions import join
-from labo_fairseq.evaluation.table import WIDTH
 from labo_fairseq.experiments.analyses import labelling_of, training_counts
 from labo_fairseq.experiments.decoded import decode, held_out
 from labo_fairseq.experiments.forcing import ForcedModel, checkpoint_of
 from labo_fairseq.experiments.run import load_run
 from labo_fairseq.files import read_lines
+from labo_fairseq.reporting.table import WIDTH
 
 LABO = command("labo-fairseq")
 SETS = ["valid", "test_2016_flickr", "test_2017_flickr", "test_2017_mscoco"]

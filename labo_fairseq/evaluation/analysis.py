@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, Dict, List, Sequence
 
 from ..files import whole_file, write_json
-from .picture import Picture, save_png
-from .table import Table
+from ..reporting.figure import Figure, save_png
+from ..reporting.table import Table
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Analysis:
     title: str
     text: str  # what is shown, and how to read it
     tables: Sequence[Table]
-    pictures: Sequence[Picture]
+    pictures: Sequence[Figure]
     records: Sequence[Dict[str, Any]]  # rows of the CSV file, with equal keys
     facts: Dict[str, Any]  # what the JSON file says beside them
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 
 from ..files import read_lines
-from .picture import COLOURS, save_png
+from ..reporting.figure import PALETTE, save_png
 
 Curves = Dict[str, Dict[str, Dict[int, float]]]
 
@@ -91,7 +91,7 @@ def paint_compared(figure: Any, runs: Dict[str, Curves], warmups: Dict[str, Opti
     panels = compared_panels(runs)
     grid = figure.subplots(-(-len(panels) // 2), 2, squeeze=False)
     for axes, (title, kind, name) in zip(grid.flat, panels):
-        for colour, (run, curves) in zip(cycle(COLOURS), runs.items()):
+        for colour, (run, curves) in zip(cycle(PALETTE), runs.items()):
             points = sorted(curves[kind].get(name, {}).items())
             if points:
                 axes.plot(*zip(*points), "o-" if kind == "valid" else "-", markersize=3.5, color=colour)
@@ -102,7 +102,7 @@ def paint_compared(figure: Any, runs: Dict[str, Curves], warmups: Dict[str, Opti
         axes.grid(alpha=0.3)
     for axes in grid.flat[len(panels) :]:
         axes.remove()
-    lines = [figure.axes[0].plot([], [], color=colour)[0] for colour, _ in zip(cycle(COLOURS), runs)]
+    lines = [figure.axes[0].plot([], [], color=colour)[0] for colour, _ in zip(cycle(PALETTE), runs)]
     figure.legend(lines, list(runs), loc="outside upper center", ncols=min(len(runs), 4), frameon=False, fontsize=9)
 
 

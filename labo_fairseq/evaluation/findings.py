@@ -3,19 +3,19 @@
 from functools import partial
 from typing import Any, Dict, List, Sequence
 
+from ..reporting.figure import Figure
+from ..reporting.table import Table
 from .analysis import Analysis
 from .confidence import Confidence
 from .frequency import PARTS, PartScore
 from .labels import Position, label_table
-from .picture import Picture
 from .plots import label_rows, paint_confidence, paint_frequency, paint_labels, paint_reliability
-from .table import Table
 
 
 def frequency_analysis(scored: Sequence[PartScore]) -> Analysis:
     """The paper's Table 4, of what :func:`score_parts` found on one test set or more."""
     tests, systems = (list(dict.fromkeys(getattr(each, name) for each in scored)) for name in ("test", "system"))
-    picture = Picture(
+    picture = Figure(
         "frequency",
         f"Bars: BLEU on the most, medium and least frequent third of {', '.join(tests)}, by {', '.join(systems)}. "
         "The tables hold the numbers.",
@@ -49,14 +49,14 @@ def confidence_analysis(found: Sequence[Confidence], bins: int) -> Analysis:
         f"expected calibration error (ECE) in {bins} bins.",
         [table for test in tests for table in _confidence_tables([each for each in found if each.test == test])],
         [
-            Picture(
+            Figure(
                 "confidence",
                 f"Histograms: probabilities of the tokens chosen by {', '.join(systems)}, a panel each, on the most, "
                 f"medium and least frequent third of {', '.join(tests)}. The tables hold means, medians and peaks.",
                 (across, 0.8 + 2.4 * len(tests)),
                 lambda figure: paint_confidence(figure, found),
             ),
-            Picture(
+            Figure(
                 "calibration",
                 f"Reliability diagrams: accuracy by confidence of {', '.join(systems)}, a panel each, on "
                 f"{', '.join(tests)}. The tables hold the calibration errors.",
@@ -77,7 +77,7 @@ def labels_analysis(source: str, target: str, found: Dict[str, List[Position]], 
         captions: system → its name and the options of its labels.
     """
     pictures = [
-        Picture(
+        Figure(
             "labels" if len(found) == 1 else f"labels-{number}",
             "Bars: what one-hot, uniform label smoothing and LABO give the probable tokens at each of the "
             f"{len(positions)} tokens of the translation, by {system}. The table holds the numbers.",

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..losses.labo import check_options, labo_terms
-from .table import Table
+from ..reporting.table import Table
 
 
 @dataclass(frozen=True)

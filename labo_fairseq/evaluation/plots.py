@@ -3,13 +3,13 @@
 from itertools import product
 from typing import Any, Dict, Sequence, Tuple
 
+from ..reporting.figure import PALETTE
 from .confidence import HISTOGRAM_BINS, WHOLE, Confidence
 from .frequency import PARTS, PartScore
 from .labels import Position
-from .picture import COLOURS
 
 _PANELS = 4  # a row, of labels
-_LABEL_COLOURS = {"one-hot": "#999999", "label smoothing": COLOURS[0], "LABO": COLOURS[1]}
+_LABEL_COLOURS = {"one-hot": "#999999", "label smoothing": PALETTE[0], "LABO": PALETTE[1]}
 #: of the parts; each is seen on white and on black
 _PART_COLOURS = dict(zip(PARTS, ("#7A6FCC", "#2A9D8F", "#E08E1B")))
 
@@ -22,7 +22,7 @@ def paint_frequency(figure: Any, scores: Sequence[PartScore]) -> None:
         for number, system in enumerate(systems):
             values = [each.bleu for each in scores if (each.test, each.system) == (test, system)]
             places = [part + (number - (len(systems) - 1) / 2) * width for part in range(len(PARTS))]
-            bars = axes.bar(places, values, 0.92 * width, color=COLOURS[number % len(COLOURS)], label=system)
+            bars = axes.bar(places, values, 0.92 * width, color=PALETTE[number % len(PALETTE)], label=system)
             axes.bar_label(bars, fmt="%.1f", fontsize=8, padding=2)
         axes.set_title(test, fontsize=10)
         axes.set_xticks(range(len(PARTS)), PARTS)
@@ -55,7 +55,7 @@ def paint_reliability(figure: Any, found: Sequence[Confidence]) -> None:
         if each.part == WHOLE:
             axes = grid[each.test, each.system]
             bins = [each for each in each.forced.reliability if each.tokens]
-            colour = COLOURS[systems.index(each.system) % len(COLOURS)]
+            colour = PALETTE[systems.index(each.system) % len(PALETTE)]
             axes.bar(
                 [(each.lower + each.upper) / 2 for each in bins],
                 [each.accuracy for each in bins],

@@ -15,9 +15,9 @@ from ..evaluation.confidence import WHOLE, Confidence, chosen, forced
 from ..evaluation.findings import confidence_analysis, frequency_analysis, labels_analysis
 from ..evaluation.frequency import PARTS, count_tokens, frequency_scores, score_parts, thirds
 from ..evaluation.labels import Labelling, label_positions
-from ..evaluation.picture import NO_PICTURE
 from ..evaluation.predictions import join
 from ..files import locked, read_lines
+from ..reporting.figure import NO_FIGURE
 from .decoded import HeldOut, decode, held_out, named
 from .forcing import ForcedModel
 from .run import Run
@@ -121,7 +121,7 @@ def publish(analysis: Analysis, folder: Path) -> None:
     for path in paths:
         print(f"{path.suffix[1:]:<10}{path}")
     if len(paths) < len(analysis.pictures) + 3:
-        print(NO_PICTURE, file=sys.stderr)
+        print(NO_FIGURE, file=sys.stderr)
 
 
 def labelling_of(run: Run) -> Labelling:

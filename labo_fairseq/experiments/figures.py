@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import Any, Dict, List, Sequence, Tuple
 
 from ..evaluation.curves import read_curves
-from ..evaluation.picture import COLOURS, save_png
+from ..reporting.figure import PALETTE, save_png
 from .cells import Cell
 from .grid import Job
 
-_LINES = (*COLOURS, "#F0E442", "#000000")  # the same palette, whole
-_BASELINE, _OTHERS = "grey", COLOURS[0]
+_LINES = (*PALETTE, "#F0E442", "#000000")  # the same palette, whole
+_BASELINE, _OTHERS = "grey", PALETTE[0]
 
 
 def draw_scores(path: Path, cells: Sequence[Cell], baseline: str, metric: str) -> bool:

@@ -7,10 +7,10 @@ from typing import Any, Dict, Iterator, List, Sequence, Tuple
 from ..data.types import Pair
 from ..evaluation.analysis import Analysis
 from ..evaluation.curves import compared_panels, paint_compared, read_curves
-from ..evaluation.page import Section, details, page, paragraph, picture, table
-from ..evaluation.picture import Picture
-from ..evaluation.table import Table
 from ..files import read_lines, whole_file
+from ..reporting.figure import Figure
+from ..reporting.html import Section, details, page, paragraph, picture, table
+from ..reporting.table import Table
 from .analyses import analyse_confidence, analyse_frequency, analyse_labels
 from .config import to_yaml
 from .decoded import named
@@ -85,7 +85,7 @@ def _training(systems: Dict[str, Run], results: Results) -> Iterator[str]:
     if panels:
         titles = ", ".join(title for title, *_ in panels)
         yield picture(
-            Picture(
+            Figure(
                 "training",
                 f"Curves over updates of {', '.join(systems)}: {titles}.",
                 (10.5, 0.6 + 2.7 * -(-len(panels) // 2)),

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, Dict, Optional
 
 from ..evaluation.curves import plot_training
-from ..evaluation.picture import NO_PICTURE
 from ..files import read_lines
+from ..reporting.figure import NO_FIGURE
 from .run import Run
 
 _EXAMPLES, _SHORT = 5, 20  # how many, of at most so many words if there are any
@@ -60,5 +60,5 @@ def draw(run: Run) -> Optional[Path]:
         criterion.get("smoothing_warmup_steps"),
     ):
         return picture
-    print(NO_PICTURE, file=sys.stderr)
+    print(NO_FIGURE, file=sys.stderr)
     return None

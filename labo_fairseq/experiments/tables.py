@@ -9,8 +9,8 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from ..errors import UserError
 from ..evaluation.bootstrap import paired_p
-from ..evaluation.table import Table
 from ..files import read_lines, whole_file, write_json
+from ..reporting.table import Table
 from .cells import Cell, Column
 from .figures import draw_curves, draw_scores
 from .grid import Grid, Job

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import List, Sequence
 
-from .picture import NO_PICTURE, Picture, to_svg
+from .figure import NO_FIGURE, Figure, to_svg
 from .table import Table
 
 _STYLE = """
@@ -81,18 +81,18 @@ def table(content: Table) -> str:
     return f'<div class="wide" role="region" tabindex="0" aria-label="{escape(content.caption)}">{content.html()}</div>'
 
 
-def picture(content: Picture) -> str:
+def picture(content: Figure) -> str:
     """The picture inside the page, or a line that says why there is none."""
     svg = to_svg(content)
     if svg is None:
-        return paragraph(NO_PICTURE, faint=True)
+        return paragraph(NO_FIGURE, faint=True)
     data = base64.b64encode(svg.encode("utf-8")).decode("ascii")
     width, height = (round(96 * inches) for inches in content.size)
     image = (
         f'<img src="data:image/svg+xml;base64,{data}" alt="{escape(content.alt)}" width="{width}" height="{height}">'
     )
     label = escape(content.name)
-    return f'<figure class="wide" role="region" tabindex="0" aria-label="Picture: {label}">{image}</figure>'
+    return f'<figure class="wide" role="region" tabindex="0" aria-label="Figure: {label}">{image}</figure>'
 
 
 def details(summary: str, text: str) -> str:

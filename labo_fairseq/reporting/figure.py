@@ -7,10 +7,10 @@ from typing import Any, Callable, Dict, Optional, Tuple
 
 from ..files import whole_file
 
-NO_PICTURE = "no picture: matplotlib is not installed (pip install 'labo-fairseq[plots]')"
+NO_FIGURE = "no picture: matplotlib is not installed (pip install 'labo-fairseq[plots]')"
 
 #: of systems, in their order, the baseline first: told apart with any colour vision (Okabe and Ito, 2008)
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 # Colours that nothing else uses stand for those that the page decides on.
 _INK, _GRID = "#010203", "#040506"
@@ -24,7 +24,7 @@ _STYLE = "<style>:root{--ink:#222;--grid:#bbb}@media (prefers-color-scheme:dark)
 
 
 @dataclass(frozen=True)
-class Picture:
+class Figure:
     """What to draw, and the words for those who do not see it."""
 
     name: str  # of its file, without the ending
@@ -44,7 +44,7 @@ def save_png(path: Path, size: Tuple[float, float], paint: Callable[[Any], None]
     return True
 
 
-def to_svg(picture: Picture) -> Optional[str]:
+def to_svg(picture: Figure) -> Optional[str]:
     """The picture as SVG in the colours of the reader's light or dark page; None without matplotlib."""
     if _figure(picture.size) is None:
         return None

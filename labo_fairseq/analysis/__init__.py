@@ -1,0 +1,1 @@
+"""What distinguishes finished runs beyond their scores: one module per analysis, with its numbers, table and figure."""
