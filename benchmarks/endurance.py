@@ -29,7 +29,7 @@ from processes import ALL, Killable
 from tqdm import tqdm
 from traces import compared, contents
 
-from labo_fairseq.evaluation.curves import parse_record, read_curves
+from labo_fairseq.evaluation.training_log import parse_record, read_curves
 from labo_fairseq.files import write_json
 
 _RUN = Path("bible/de-en/labo-seed1-smoke")

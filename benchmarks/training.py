@@ -31,7 +31,7 @@ from tqdm import tqdm
 
 from labo_fairseq.commands import run_fairseq
 from labo_fairseq.data.prepared import Prepared
-from labo_fairseq.evaluation.curves import read_curves
+from labo_fairseq.evaluation.training_log import read_curves
 from labo_fairseq.experiments.config import Config, compose, for_machine, to_yaml, with_paths
 from labo_fairseq.experiments.recipes import find, prepare_corpus
 from labo_fairseq.files import write_json

@@ -208,14 +208,13 @@ def _experiment(args: argparse.Namespace) -> None:
 
     grid = load_grid(args.grid, args.smoke)
     if args.action == "report":
-        from .experiments.tables import write_report
+        from .experiments.results import write_report
 
         paths = write_report(grid, args.folder, args.out or args.folder / "experiments" / grid.name, args.metric)
         print(paths[0].read_text(encoding="utf-8"))
         print("\n".join(map(str, paths)))
         return
-    from .experiments.plan import only, show_plan, slurm_script
-    from .experiments.schedule import Schedule, find_workers
+    from .experiments.scheduler import Schedule, find_workers, only, show_plan, slurm_script
 
     if args.slurm and args.only is not None:
         raise UserError("--slurm submits the whole plan, --only makes one run of it: give one of them")
@@ -286,7 +285,7 @@ def _add_evaluate(commands) -> None:
 def _evaluate(args: argparse.Namespace) -> None:
     import json
 
-    from .evaluation.decode import Decoding
+    from .evaluation.generate import Decoding
     from .experiments.run import evaluate_again, load_run
     from .experiments.summary import show_scores
 
@@ -314,7 +313,7 @@ def _add_compare(commands) -> None:
 def _compare(args: argparse.Namespace) -> None:
     import json
 
-    from .evaluation.compare import render
+    from .evaluation.significance import render
     from .experiments.comparison import compare_runs
     from .experiments.run import load_run
 
@@ -444,7 +443,7 @@ def _add_translate(commands) -> None:
 
 
 def _translate(args: argparse.Namespace) -> None:
-    from .evaluation.decode import Decoding
+    from .evaluation.generate import Decoding
     from .experiments.translate import direction_of, newest_run, translate
 
     run = newest_run(args.folder)

@@ -14,7 +14,7 @@ import torch
 
 from labo_fairseq.checkpoints import load_checkpoint
 from labo_fairseq.commands import USER_DIR
-from labo_fairseq.evaluation.curves import parse_record
+from labo_fairseq.evaluation.training_log import parse_record
 
 LABO = ("--criterion", "labo", "--smoothing-warmup-steps", "6")
 TRANSFORMER = (

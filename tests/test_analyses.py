@@ -15,18 +15,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from reference import adaptive_alpha
 
+from labo_fairseq.analysis.calibration import expected_calibration_error, reliability
+from labo_fairseq.analysis.confidence import HISTOGRAM_BINS, WHOLE, Confidence, chosen, forced
+from labo_fairseq.analysis.findings import confidence_analysis, frequency_analysis, labels_analysis
+from labo_fairseq.analysis.frequency import PARTS, count_tokens, frequency_scores, score_parts, thirds
+from labo_fairseq.analysis.labels import Labelling, label_positions
+from labo_fairseq.analysis.predictions import Predictions, join, predictions
 from labo_fairseq.errors import UserError
-from labo_fairseq.evaluation.calibration import expected_calibration_error, reliability
-from labo_fairseq.evaluation.confidence import HISTOGRAM_BINS, WHOLE, Confidence, chosen, forced
-from labo_fairseq.evaluation.curves import compared_panels, paint_compared
-from labo_fairseq.evaluation.decode import chosen_probabilities
-from labo_fairseq.evaluation.findings import confidence_analysis, frequency_analysis, labels_analysis
-from labo_fairseq.evaluation.frequency import PARTS, count_tokens, frequency_scores, score_parts, thirds
-from labo_fairseq.evaluation.labels import Labelling, label_positions
-from labo_fairseq.evaluation.predictions import Predictions, join, predictions
+from labo_fairseq.evaluation.generate import chosen_probabilities
 from labo_fairseq.files import write_lines
 from labo_fairseq.reporting.figure import Figure, save_png, to_svg
 from labo_fairseq.reporting.table import WIDTH, Table
+from labo_fairseq.reporting.training_curves import compared_panels, paint_compared
 
 PNG = b"\x89PNG"
 

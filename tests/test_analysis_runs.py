@@ -11,12 +11,12 @@ import pytest
 from browser import browser
 from fairseq_runs import command, finished, read_csv, run
 
+from labo_fairseq.analysis.hypotheses import decode, held_out
+from labo_fairseq.analysis.predictions import join
+from labo_fairseq.analysis.teacher_forcing import TeacherForcedModel, checkpoint_of
 from labo_fairseq.commands import USER_DIR
-from labo_fairseq.evaluation.decode import generation_log
-from labo_fairseq.evaluation.predictions import join
+from labo_fairseq.evaluation.generate import generation_log
 from labo_fairseq.experiments.analyses import labelling_of, training_counts
-from labo_fairseq.experiments.decoded import decode, held_out
-from labo_fairseq.experiments.forcing import ForcedModel, checkpoint_of
 from labo_fairseq.experiments.run import load_run
 from labo_fairseq.files import read_lines
 from labo_fairseq.reporting.table import WIDTH
@@ -64,7 +64,7 @@ def test_teacher_forcing_is_fairseq_validate(pair, tmp_path):
     assert done.returncode == 0, done.stdout[-3000:]
     known = {name: float(value) for name, value in json.loads(re.search(r"valid \| (\{.*\})", done.stdout)[1]).items()}
     pairs = list(zip(*(read_lines(labo.data.subwords("valid", side)) for side in ("de", "en"))))
-    found = join(ForcedModel(labo, ("de", "en")).predictions(pairs, "valid"))
+    found = join(TeacherForcedModel(labo, ("de", "en")).predictions(pairs, "valid"))
     assert -np.log2(found.probability).mean() == pytest.approx(known["valid_nll_loss"], abs=0.002)
     assert 100 * found.correct.mean() == pytest.approx(known["valid_accuracy"], abs=0.002)
     assert found.entropy.mean() == pytest.approx(known["valid_entropy"], abs=0.002)
@@ -73,7 +73,7 @@ def test_teacher_forcing_is_fairseq_validate(pair, tmp_path):
 @pytest.mark.parametrize("batch", [4096, 60])
 def test_probabilities_of_chosen_tokens_are_those_under_teacher_forcing(pair, tmp_path, batch, monkeypatch):
     """fairseq-generate's scores of a hypothesis, and the model told that hypothesis, whatever the batches."""
-    monkeypatch.setattr("labo_fairseq.experiments.forcing._TOKENS", batch)
+    monkeypatch.setattr("labo_fairseq.analysis.teacher_forcing._TOKENS", batch)
     labo = load_run(pair[1])
     test = held_out(labo)[1]
     decoded = decode(labo, test, tmp_path)
@@ -82,7 +82,7 @@ def test_probabilities_of_chosen_tokens_are_those_under_teacher_forcing(pair, tm
     lines = (line.split("\t") for line in read_lines(log) if line.startswith("H-"))
     hypotheses = {int(number[2:]): text for number, _, text in lines}
     sources = list(read_lines(labo.data.subwords(test.name, "de")))
-    told = ForcedModel(labo, test.direction).predictions(
+    told = TeacherForcedModel(labo, test.direction).predictions(
         [(source, hypotheses[number]) for number, source in enumerate(sources)], "told"
     )
     assert len(decoded.lines) == len(decoded.probabilities) == len(sources) == 50

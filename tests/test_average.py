@@ -9,7 +9,7 @@ from fairseq_runs import inner, run, train_command
 
 from labo_fairseq.checkpoints import load_checkpoint
 from labo_fairseq.errors import UserError
-from labo_fairseq.evaluation.average import average_checkpoints, newest_checkpoints
+from labo_fairseq.evaluation.average_checkpoints import average_checkpoints, newest_checkpoints
 
 
 def checkpoint(folder, name, dtype=torch.float32, **model):

@@ -5,8 +5,7 @@ import pytest
 from sacrebleu.metrics import BLEU
 
 from labo_fairseq.errors import UserError
-from labo_fairseq.evaluation.bootstrap import paired_p
-from labo_fairseq.evaluation.compare import compare
+from labo_fairseq.evaluation.significance import compare, paired_p
 
 
 @pytest.fixture(scope="module")

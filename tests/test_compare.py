@@ -11,7 +11,7 @@ import pytest
 import sacrebleu
 
 from labo_fairseq.errors import UserError
-from labo_fairseq.evaluation.compare import compare, render
+from labo_fairseq.evaluation.significance import compare, render
 from labo_fairseq.files import write_lines
 
 

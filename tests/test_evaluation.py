@@ -6,9 +6,10 @@ import pytest
 import sacrebleu
 
 from labo_fairseq.errors import UserError
-from labo_fairseq.evaluation.curves import parse_record, plot_training, read_curves
-from labo_fairseq.evaluation.scores import score
+from labo_fairseq.evaluation.metrics import score
+from labo_fairseq.evaluation.training_log import parse_record, read_curves
 from labo_fairseq.files import write_lines
+from labo_fairseq.reporting.training_curves import plot_training
 
 
 def test_scores_are_sacrebleus():

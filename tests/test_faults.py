@@ -24,7 +24,7 @@ from labo_fairseq.checkpoints import load_checkpoint
 from labo_fairseq.commands import USER_DIR, child_command, run_fairseq
 from labo_fairseq.data.stream import mapped
 from labo_fairseq.errors import UserError
-from labo_fairseq.experiments.resume import settle_checkpoints
+from labo_fairseq.experiments.checkpoint_recovery import recover_checkpoints
 
 #: several epochs; the learning rate is past its warm-up, and decays
 SCHEDULE = (
@@ -129,7 +129,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(some, capfd, damage):
     assert {"checkpoint_last.pt", states(some)[LAST].name} <= {path.name for path in damaged}
     for path in damaged:
         path.write_bytes(DAMAGES[damage](path.read_bytes()))
-    assert settle_checkpoints(some) == LAST - 1
+    assert recover_checkpoints(some) == LAST - 1
     said = capfd.readouterr().err.splitlines()
     for path in damaged:
         told = f"{path} cannot be read as a checkpoint: .*; it is kept as {path.name}.damaged"
@@ -146,7 +146,7 @@ def test_the_best_checkpoint_is_found_again(undisturbed, some, capfd):
     whole = load_checkpoint(some / "checkpoint_best.pt")
     best = some / "checkpoint_best.pt"
     best.write_bytes(cut(best.read_bytes()))
-    settle_checkpoints(some)
+    recover_checkpoints(some)
     assert "checkpoint_best.pt cannot be read" in capfd.readouterr().err
     found = load_checkpoint(best)["extra_state"]
     assert found["val_loss"] == found["best"] == whole["extra_state"]["best"]
@@ -155,7 +155,7 @@ def test_the_best_checkpoint_is_found_again(undisturbed, some, capfd):
 def test_without_a_whole_checkpoint_the_training_starts_over(some, capfd):
     for path in some.glob("*.pt"):
         path.write_bytes(cut(path.read_bytes()))
-    assert settle_checkpoints(some) == 0
+    assert recover_checkpoints(some) == 0
     assert not list(some.glob("*.pt"))
     assert len(list(some.glob("*.damaged"))) == 5 == capfd.readouterr().err.count("cannot be read as a checkpoint")
 

@@ -10,7 +10,7 @@ from fairseq_runs import assert_same_parameters, command, finished, free_port, p
 
 from labo_fairseq.data.moses import lowercase, tokenise
 from labo_fairseq.data.prepared import Prepared
-from labo_fairseq.evaluation.curves import read_curves
+from labo_fairseq.evaluation.training_log import read_curves
 from labo_fairseq.files import read_lines
 
 LABO = command("labo-fairseq")

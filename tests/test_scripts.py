@@ -15,7 +15,7 @@ from fairseq_runs import run
 
 from labo_fairseq.cli import main
 from labo_fairseq.experiments.grid import load_grid
-from labo_fairseq.experiments.plan import slurm_script
+from labo_fairseq.experiments.scheduler import slurm_script
 
 SCRIPTS = sorted(path.name for path in (ROOT / "scripts").glob("*.sh"))
 ON_CLUSTERS = {"multi_node_torchrun.sh", "slurm_wmt14_ende.sh"}

@@ -18,9 +18,9 @@ from labo_fairseq.checkpoints import load_checkpoint
 from labo_fairseq.commands import USER_DIR
 from labo_fairseq.criterions.distillation import KnowledgeDistillationConfig, KnowledgeDistillationCriterion
 from labo_fairseq.errors import UserError
-from labo_fairseq.evaluation.average import average_checkpoints
-from labo_fairseq.evaluation.decode import Decoding
-from labo_fairseq.experiments.resume import settle_checkpoints
+from labo_fairseq.evaluation.average_checkpoints import average_checkpoints
+from labo_fairseq.evaluation.generate import Decoding
+from labo_fairseq.experiments.checkpoint_recovery import recover_checkpoints
 from labo_fairseq.experiments.run import Run, evaluate_again
 from labo_fairseq.mending.loading import calculate
 
@@ -241,7 +241,7 @@ def test_a_run_is_not_scored_with_it(data, tmp_path):
 
 def test_a_run_does_not_go_on_from_it(tmp_path, capsys):
     bad = write_bad("as a parameter", tmp_path / "checkpoint_last.pt")
-    settle_checkpoints(tmp_path)
+    recover_checkpoints(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint_last.pt.damaged"]
     assert f"{bad} is refused: it asks for" in capsys.readouterr().err
 

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labo_fairseq.errors import UserError
-from labo_fairseq.evaluation.tokenised import split_compounds, tokenised_bleu
+from labo_fairseq.evaluation.metrics import split_compounds, tokenised_bleu
 
 REFERENCES = ["the cat sat on the mat .", "a small dog barked at him", "it is raining again today , is it not ?"]
 

@@ -1,0 +1,1 @@
+"""From declarations to results: configurations, one run, grids of runs, their tables, reports."""

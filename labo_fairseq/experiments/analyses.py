@@ -7,19 +7,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Sequence
 
+from ..analysis.base import Analysis
+from ..analysis.calibration import check_bins
+from ..analysis.confidence import WHOLE, Confidence, chosen, forced
+from ..analysis.findings import confidence_analysis, frequency_analysis, labels_analysis
+from ..analysis.frequency import PARTS, count_tokens, frequency_scores, score_parts, thirds
+from ..analysis.hypotheses import HeldOut, decode, held_out, runs_by_name
+from ..analysis.labels import Labelling, label_positions
+from ..analysis.predictions import join
+from ..analysis.teacher_forcing import TeacherForcedModel
 from ..data.subwords import to_subwords
 from ..data.types import Pair
-from ..evaluation.analysis import Analysis
-from ..evaluation.calibration import check_bins
-from ..evaluation.confidence import WHOLE, Confidence, chosen, forced
-from ..evaluation.findings import confidence_analysis, frequency_analysis, labels_analysis
-from ..evaluation.frequency import PARTS, count_tokens, frequency_scores, score_parts, thirds
-from ..evaluation.labels import Labelling, label_positions
-from ..evaluation.predictions import join
 from ..files import locked, read_lines
 from ..reporting.figure import NO_FIGURE
-from .decoded import HeldOut, decode, held_out, named
-from .forcing import ForcedModel
 from .run import Run
 
 _LABO = ("labo", "labo_label_smoothed_cross_entropy")
@@ -33,9 +33,9 @@ def analyse_frequency(runs: Sequence[Run], folder: Path) -> Analysis:
         folder: where translations are kept that the runs do not have.
 
     Raises:
-        UserError: see :func:`named`, :func:`decode` and :func:`thirds`.
+        UserError: see :func:`runs_by_name`, :func:`decode` and :func:`thirds`.
     """
-    systems, data = named(runs), runs[0].data
+    systems, data = runs_by_name(runs), runs[0].data
     counts = training_counts(runs[0])
     lowercase = data.scoring.lowercase
     scored = []
@@ -54,13 +54,15 @@ def analyse_confidence(runs: Sequence[Run], folder: Path, bins: int = 10) -> Ana
         bins: of the expected calibration error.
 
     Raises:
-        UserError: see :func:`named`, :func:`decode`, :func:`thirds` and :func:`check_bins`.
+        UserError: see :func:`runs_by_name`, :func:`decode`, :func:`thirds` and :func:`check_bins`.
     """
     check_bins(bins)
-    systems, tests = named(runs), held_out(runs[0])
+    systems, tests = runs_by_name(runs), held_out(runs[0])
     counts = training_counts(runs[0])
     models = {
-        (name, direction): ForcedModel(run, direction) for name, run in systems.items() for direction in run.directions
+        (name, direction): TeacherForcedModel(run, direction)
+        for name, run in systems.items()
+        for direction in run.directions
     }
     found: List[Confidence] = []
     for test in tests:
@@ -87,13 +89,13 @@ def analyse_labels(
         top: how many tokens of P* to name.
 
     Raises:
-        UserError: see :func:`named`, :func:`to_subwords` and :func:`label_positions`.
+        UserError: see :func:`runs_by_name`, :func:`to_subwords` and :func:`label_positions`.
     """
     found, captions = {}, {}
-    for name, run in named(runs).items():
+    for name, run in runs_by_name(runs).items():
         labelling = replace(labelling_of(run), **given)
         pair = tuple(to_subwords(run.data, language, text) for language, text in zip(direction, (source, target)))
-        model = ForcedModel(run, direction)
+        model = TeacherForcedModel(run, direction)
         ((logits, right),) = model.logits([pair])
         found[name] = label_positions(logits.cpu(), right.cpu(), model.symbols, labelling, top)
         captions[name] = f"{name}: {labelling}"

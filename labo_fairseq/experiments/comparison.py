@@ -3,7 +3,7 @@
 from typing import List, Optional, Sequence
 
 from ..errors import UserError
-from ..evaluation.compare import Compared, compare
+from ..evaluation.significance import Compared, compare
 from ..files import read_lines
 from .run import Run
 

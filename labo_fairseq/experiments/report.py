@@ -4,16 +4,17 @@ import json
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Sequence, Tuple
 
+from ..analysis.base import Analysis
+from ..analysis.hypotheses import runs_by_name
 from ..data.types import Pair
-from ..evaluation.analysis import Analysis
-from ..evaluation.curves import compared_panels, paint_compared, read_curves
+from ..evaluation.training_log import read_curves
 from ..files import read_lines, whole_file
 from ..reporting.figure import Figure
 from ..reporting.html import Section, details, page, paragraph, picture, table
 from ..reporting.table import Table
+from ..reporting.training_curves import compared_panels, paint_compared
 from .analyses import analyse_confidence, analyse_frequency, analyse_labels
 from .config import to_yaml
-from .decoded import named
 from .run import Run
 
 _EXAMPLE = range(5, 11)  # words of the sentence whose labels are shown
@@ -27,7 +28,7 @@ def write_report(runs: Sequence[Run], folder: Path) -> Path:
     Raises:
         UserError: see :func:`analyse_frequency`, :func:`analyse_confidence` and :func:`analyse_labels`.
     """
-    systems = named(runs)
+    systems = runs_by_name(runs)
     results = {name: json.loads(run.result.read_text(encoding="utf-8")) for name, run in systems.items()}
     direction = runs[0].directions[0]
     analyses = [

@@ -19,13 +19,13 @@ from ..commands import run_fairseq
 from ..data.prepared import Prepared
 from ..data.types import Pair
 from ..errors import UserError
-from ..evaluation.average import average_checkpoints, newest_checkpoints
-from ..evaluation.curves import parse_record, read_curves
-from ..evaluation.decode import Decoding, translate_test
-from ..evaluation.scores import score_translations
+from ..evaluation.average_checkpoints import average_checkpoints, newest_checkpoints
+from ..evaluation.generate import Decoding, translate_test
+from ..evaluation.metrics import score_translations
+from ..evaluation.training_log import parse_record, read_curves
 from ..files import locked, write_json
+from .checkpoint_recovery import recover_checkpoints
 from .config import Config, for_machine, to_yaml, with_paths
-from .resume import settle_checkpoints
 
 BEST, LAST = "best", "last"
 
@@ -99,7 +99,7 @@ class Run:
                 _empty(self.folder)
             self._claim()
             if not self.result.exists():
-                made = settle_checkpoints(self.checkpoints)
+                made = recover_checkpoints(self.checkpoints)
                 training = self._train(gpus, made)
                 if not self.checkpoint.exists():
                     raise UserError(f"{self.checkpoint} is lost, and no copy of it is left: start over with --fresh")

@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 from typing import Any, Dict, Optional
 
-from ..evaluation.curves import plot_training
 from ..files import read_lines
 from ..reporting.figure import NO_FIGURE
+from ..reporting.training_curves import plot_training
 from .run import Run
 
 _EXAMPLES, _SHORT = 5, 20  # how many, of at most so many words if there are any

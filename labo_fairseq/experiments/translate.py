@@ -6,6 +6,7 @@ from pathlib import Path
 from threading import Thread
 from typing import IO, List
 
+from ..analysis.teacher_forcing import checkpoint_of
 from ..checkpoints import load_checkpoint
 from ..commands import LastWords
 from ..data.corpora.sources import Stream
@@ -13,8 +14,7 @@ from ..data.prepared import Prepared
 from ..data.subwords import to_tokens_and_subwords
 from ..data.types import Pair
 from ..errors import UserError
-from ..evaluation.decode import Decoding, decoding_options, finish
-from .forcing import checkpoint_of
+from ..evaluation.generate import Decoding, decoding_options, finish
 from .run import Run, load_run
 
 

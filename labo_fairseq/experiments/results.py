@@ -3,21 +3,52 @@
 import csv
 import io
 import statistics
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from ..errors import UserError
-from ..evaluation.bootstrap import paired_p
+from ..evaluation.significance import paired_p
+from ..evaluation.training_log import read_curves
 from ..files import read_lines, whole_file, write_json
+from ..reporting.figure import PALETTE, save_png
 from ..reporting.table import Table
-from .cells import Cell, Column
-from .figures import draw_curves, draw_scores
 from .grid import Grid, Job
 from .run import Run, load_run
-from .schedule import result_of
+from .scheduler import result_of
 
 BLEU = "BLEU"
+_LINES = (*PALETTE, "#F0E442", "#000000")  # the same palette, whole
+_BASELINE, _OTHERS = "grey", PALETTE[0]
+
+
+class Column(NamedTuple):
+    """A test set."""
+
+    corpus: str
+    direction: str  # of the translation, which in a multilingual model is not that of the run
+    test: str
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One method on one test set."""
+
+    variant: str
+    column: Column
+    scores: Dict[int, float]  # by seed
+    delta: Optional[float]  # of the mean over the seeds that the baseline has too; None: this is the baseline
+    p: Optional[float]  # of paired_p, for BLEU
+    signature: str
+
+    @property
+    def mean(self) -> float:
+        return statistics.mean(self.scores.values())
+
+    @property
+    def std(self) -> Optional[float]:
+        """Of a sample; None for one seed."""
+        return statistics.stdev(self.scores.values()) if len(self.scores) > 1 else None
 
 
 class _Finished(NamedTuple):
@@ -166,3 +197,69 @@ def _show(cell: Cell, best: float) -> str:
 
 def _round(value: Optional[float]) -> str:
     return "" if value is None else f"{value:.4f}"
+
+
+def draw_scores(path: Path, cells: Sequence[Cell], baseline: str, metric: str) -> bool:
+    """A panel a test set: a bar a method, an error bar of one standard deviation, a point a seed.
+
+    The bars do not begin at zero, since BLEU has no meaningful one. False where matplotlib is not installed.
+    """
+    columns = list(dict.fromkeys(cell.column for cell in cells))
+
+    def paint(figure: Any) -> None:
+        for axes, column in zip(_axes(figure, len(columns)), columns):
+            mine = [cell for cell in cells if cell.column == column]
+            for height, cell in enumerate(mine):
+                colour = _BASELINE if cell.variant == baseline else _OTHERS
+                axes.barh(height, cell.mean, xerr=cell.std, color=colour, alpha=0.75, capsize=3)
+                axes.plot(list(cell.scores.values()), [height] * len(cell.scores), "k.", markersize=4)
+            values = [value for cell in mine for value in cell.scores.values()]
+            room = max(1.0, max(values) - min(values))
+            axes.set_xlim(max(0.0, min(values) - room), max(values) + 0.3 * room)
+            axes.set_yticks(range(len(mine)), [cell.variant for cell in mine], fontsize=8)
+            axes.invert_yaxis()
+            axes.set_title(f"{column.corpus} {column.direction} {column.test}: {metric}", fontsize=9)
+            axes.grid(axis="x", alpha=0.3)
+
+    return save_png(path, _size(len(columns), 0.8 + 0.35 * len({cell.variant for cell in cells})), paint)
+
+
+def draw_curves(path: Path, logs: Dict[Job, Path]) -> bool:
+    """A panel a direction: validation BLEU, or where it was not measured the negative log-likelihood, by update.
+
+    False where matplotlib is not installed.
+    """
+    groups: Dict[Tuple[str, str], List[Job]] = {}
+    for job in logs:
+        groups.setdefault((job.corpus, job.direction), []).append(job)
+
+    def paint(figure: Any) -> None:
+        for axes, ((corpus, direction), jobs) in zip(_axes(figure, len(groups)), groups.items()):
+            variants = list(dict.fromkeys(job.variant for job in jobs))
+            first = {job.variant: job for job in reversed(jobs)}
+            for job in jobs:
+                curves = read_curves(logs[job])["valid"]
+                name, label = ("bleu", "BLEU") if "bleu" in curves else ("nll_loss", "NLL (bits)")
+                points = sorted(curves.get(name, {}).items())
+                colour = _LINES[variants.index(job.variant) % len(_LINES)]
+                of_variant = job.variant if first[job.variant] == job else None
+                axes.plot(*zip(*points), color=colour, alpha=0.8, linewidth=1.2, label=of_variant)
+                axes.set_ylabel(f"validation {label}", fontsize=8)
+            axes.set_title(f"{corpus} {direction}", fontsize=9)
+            axes.set_xlabel("updates", fontsize=8)
+            axes.grid(alpha=0.3)
+            axes.legend(fontsize=7)
+
+    return save_png(path, _size(len(groups), 3.2), paint)
+
+
+def _size(panels: int, height: float) -> Tuple[float, float]:
+    """Inches of a figure with so many panels of that height, two in a row."""
+    return 6.0 * min(panels, 2), height * -(-panels // 2)
+
+
+def _axes(figure: Any, panels: int) -> List[Any]:
+    axes = list(figure.subplots(-(-panels // 2), min(panels, 2), squeeze=False).flat)
+    for unused in axes[panels:]:
+        unused.set_visible(False)
+    return axes[:panels]

@@ -14,7 +14,7 @@ LAST, BEST = "checkpoint_last.pt", "checkpoint_best.pt"
 _STATE = re.compile(r"checkpoint(\d+|_\d+_\d+|_best|_last)\.pt")
 
 
-def settle_checkpoints(folder: Path) -> int:
+def recover_checkpoints(folder: Path) -> int:
     """Make ``checkpoint_last.pt``, from which fairseq goes on, and ``checkpoint_best.pt`` whole.
 
     fairseq writes a state of the training to one file and copies it to these two names. Where one of them is damaged

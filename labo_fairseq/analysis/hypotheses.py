@@ -10,11 +10,11 @@ import numpy as np
 from ..checkpoints import load_checkpoint
 from ..data.types import Pair
 from ..errors import UserError
-from ..evaluation.decode import Decoding, chosen_probabilities, generation_log, translate_test
+from ..evaluation.generate import Decoding, chosen_probabilities, generation_log, translate_test
+from ..experiments.comparison import refuse_unlike
+from ..experiments.run import Run
 from ..files import read_lines
-from .comparison import refuse_unlike
-from .forcing import checkpoint_of
-from .run import Run
+from .teacher_forcing import checkpoint_of
 
 VALID = "valid"
 
@@ -46,7 +46,7 @@ def held_out(run: Run) -> List[HeldOut]:
     ]
 
 
-def named(runs: Sequence[Run]) -> Dict[str, Run]:
+def runs_by_name(runs: Sequence[Run]) -> Dict[str, Run]:
     """``runs`` by the names of their folders, or by their paths where these are the same.
 
     Raises:

@@ -1,14 +1,11 @@
-"""Training curves out of fairseq's JSON log."""
+"""Figures of trainings, out of fairseq's JSON log."""
 
-import json
 from itertools import cycle
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 
-from ..files import read_lines
-from ..reporting.figure import PALETTE, save_png
-
-Curves = Dict[str, Dict[str, Dict[int, float]]]
+from ..evaluation.training_log import Curves, read_curves
+from .figure import PALETTE, save_png
 
 #: what is drawn, if logged: title of the panel and the names whose training and validation values it shows
 _PANELS = (
@@ -27,31 +24,6 @@ _COMPARED = (
     ("training: entropy of p (bits)", "train", "entropy"),
     ("training: P*(target)", "train", "p_star"),
 )
-
-
-def parse_record(line: str) -> Optional[Tuple[str, Dict[str, Any]]]:
-    """``("train_inner" | "train" | "valid", statistics)`` of a line of ``--log-format json``, else None."""
-    parts = line.split(" | ", 3)
-    if len(parts) != 4 or parts[2] not in ("train_inner", "train", "valid"):
-        return None
-    try:
-        return parts[2], {name: _number(value) for name, value in json.loads(parts[3]).items()}
-    except ValueError:  # a line that a kill cut short
-        return None
-
-
-def read_curves(log: Path) -> Curves:
-    """``{"train" | "valid": {name: {update: value}}}``; where a run was resumed, its last word counts."""
-    curves: Curves = {"train": {}, "valid": {}}
-    for line in read_lines(log):
-        record = parse_record(line)
-        if record is None or record[0] == "train":
-            continue
-        kind, prefix = ("valid", "valid_") if record[0] == "valid" else ("train", "")
-        update = int(record[1][prefix + "num_updates"])
-        for name, value in record[1].items():
-            curves[kind].setdefault(name[len(prefix) :], {})[update] = value
-    return curves
 
 
 def plot_training(log: Path, picture: Path, title: str, warmup_ends: Optional[int] = None) -> bool:
@@ -104,10 +76,3 @@ def paint_compared(figure: Any, runs: Dict[str, Curves], warmups: Dict[str, Opti
         axes.remove()
     lines = [figure.axes[0].plot([], [], color=colour)[0] for colour, _ in zip(cycle(PALETTE), runs)]
     figure.legend(lines, list(runs), loc="outside upper center", ncols=min(len(runs), 4), frameon=False, fontsize=9)
-
-
-def _number(value: Any) -> Any:
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return value

@@ -10,12 +10,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .. import criterions  # noqa: F401  a checkpoint may name them
+from ..analysis.predictions import Predictions, predictions
 from ..checkpoints import load_checkpoint
 from ..data.types import Pair
 from ..errors import UserError
-from ..evaluation.predictions import Predictions, predictions
+from ..experiments.run import Run
 from ..mending.loading import load_to_cpu
-from .run import Run
 
 _TOKENS = 4096  # of a batch, padding included
 
@@ -31,7 +31,7 @@ def checkpoint_of(run: Run) -> Path:
     return run.checkpoint
 
 
-class ForcedModel:
+class TeacherForcedModel:
     """The model that a run is scored with; on the first GPU, or on the CPU where there is none."""
 
     def __init__(self, run: Run, direction: Pair) -> None:

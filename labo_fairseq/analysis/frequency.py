@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence
 
 from ..errors import UserError
+from ..evaluation.metrics import score
 from ..files import read_lines
-from .scores import score
 
 PARTS = ("most", "medium", "least")
 

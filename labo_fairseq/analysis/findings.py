@@ -5,7 +5,7 @@ from typing import Any, Dict, List, Sequence
 
 from ..reporting.figure import Figure
 from ..reporting.table import Table
-from .analysis import Analysis
+from .base import Analysis
 from .confidence import Confidence
 from .frequency import PARTS, PartScore
 from .labels import Position, label_table
