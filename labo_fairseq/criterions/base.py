@@ -1,9 +1,10 @@
 """What the criterions share: options, masking, warm-up, logging."""
 
+import inspect
 import math
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Tuple
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 import torch
 from fairseq import utils
@@ -12,6 +13,7 @@ from fairseq.criterions.label_smoothed_cross_entropy import (
     LabelSmoothedCrossEntropyCriterionConfig,
 )
 from fairseq.logging import metrics
+from fairseq.tasks.semisupervised_translation import SemisupervisedTranslationTask
 from torch import Tensor
 
 from .updates import UpdateCounter
@@ -56,9 +58,16 @@ class RegularisedCriterion(LabelSmoothedCrossEntropyCriterion):
     def __init__(self, cfg: Any, task: Any) -> None:
         with self.one_line_errors():
             self.check(cfg)
+        if isinstance(task, SemisupervisedTranslationTask):
+            raise SystemExit(
+                f"{self.name}: fairseq's task semisupervised_translation fails in its first update, whatever the "
+                "criterion (KeyError: 'loss'); take --task online_backtranslation or multilingual_translation"
+            )
         super().__init__(task, cfg.sentence_avg, cfg.label_smoothing, cfg.ignore_prefix_size, cfg.report_accuracy)
         self.cfg = cfg
         self.updates = UpdateCounter(task, self.stop_where_not_finite)
+        #: whether the softmax of the model's output is its prediction; None until the first batch
+        self._gives_logits: Optional[bool] = None
 
     @classmethod
     def check(cls, cfg: Any) -> None:
@@ -98,12 +107,28 @@ class RegularisedCriterion(LabelSmoothedCrossEntropyCriterion):
 
     def forward(self, model: Any, sample: Dict[str, Any], reduce: bool = True) -> Tuple[Tensor, int, Dict[str, Any]]:
         """Loss of a batch (summed, or (tokens, 1) if not ``reduce``), its sample size and what to log."""
+        self.check_model(model, sample)
         if self.warming_up:
             return super().forward(model, sample, reduce=reduce)
         net_output = model(**sample["net_input"])
-        logits, target = self.get_output_and_target(model, net_output, sample)
+        logits, target = self.get_logits_and_target(model, net_output, sample)
         terms = self.get_terms(logits, target, sample)
         return self.summarise(terms, target, sample, reduce, lambda: logits.argmax(-1))
+
+    def compute_loss(
+        self, model: Any, net_output: Any, sample: Dict[str, Any], reduce: bool = True
+    ) -> Tuple[Tensor, Tensor]:
+        """Loss and nll of what a model put out, each summed, or (tokens, 1) if not ``reduce``.
+
+        fairseq's warm-up goes through it, and so do tasks that call the model themselves (``translation_moe``).
+        """
+        logits, target = self.get_logits_and_target(model, net_output, sample)
+        if self.warming_up:
+            return super().compute_loss(model, net_output, sample, reduce=reduce)
+        terms = self.get_terms(logits, target, sample)
+        if reduce:
+            return terms.loss.sum(), terms.nll.sum()
+        return terms.loss.unsqueeze(-1), terms.nll.unsqueeze(-1)
 
     def summarise(
         self, terms: Any, target: Tensor, sample: Dict[str, Any], reduce: bool, likeliest: Callable[[], Tensor]
@@ -128,15 +153,58 @@ class RegularisedCriterion(LabelSmoothedCrossEntropyCriterion):
             logging_output["total"] = utils.item(mask.sum())
         return loss, sample_size, logging_output
 
+    def check_model(self, model: Any, sample: Dict[str, Any]) -> None:
+        """End the program with one line where the model cannot be called with the batch alone.
+
+        Models that are trained with a loss of their own, such as the non-autoregressive ones, want more than that.
+        """
+        while hasattr(model, "module"):
+            model = model.module
+        try:
+            inspect.signature(model.forward).bind(**sample["net_input"])
+        except TypeError as error:
+            raise SystemExit(
+                f"{self.name}: {type(model).__name__} cannot be called with what this task puts into a batch ({error}): "
+                "train it with the criterion that was made for it"
+            ) from None
+
+    def get_logits_and_target(self, model: Any, net_output: Any, sample: Dict[str, Any]) -> Tuple[Tensor, Tensor]:
+        """Logits (tokens, K) and targets (tokens,) without the ignored prefix; padding is still in both.
+
+        A model may put out something else, and say by ``get_normalized_probs`` what it means: the pointer-generator
+        puts out probabilities. Its log-probabilities are logits as well, for their softmax is the prediction.
+        """
+        output, target = self.get_output_and_target(model, net_output, sample)
+        if self._gives_logits is None:
+            self._gives_logits = _are_logits(model, net_output)
+        if not self._gives_logits:
+            output = self.without_prefix(model.get_normalized_probs(net_output, log_probs=True))
+        return output, target
+
     def get_output_and_target(self, model: Any, net_output: Any, sample: Dict[str, Any]) -> Tuple[Tensor, Tensor]:
-        """Rows of the model's output and targets (tokens,) without the ignored prefix; padding is still in both."""
+        """Rows of the model's output and targets (tokens,) without the ignored prefix; padding is still in both.
+
+        The program ends with one line where these are not one row for every token.
+        """
         if getattr(getattr(model, "decoder", None), "adaptive_softmax", None) is not None:
             raise SystemExit(
                 f"{self.name}: this model has an adaptive softmax, which gives no logits over the whole vocabulary; "
                 "train it without --adaptive-softmax-cutoff, or with --criterion adaptive_loss"
             )
-        output = net_output if torch.is_tensor(net_output) else net_output[0]
-        return self.without_prefix(output), self.without_prefix(model.get_targets(sample, net_output))
+        output = net_output[0] if isinstance(net_output, (tuple, list)) else net_output
+        target = model.get_targets(sample, net_output)
+        if not (
+            torch.is_tensor(output)
+            and torch.is_tensor(target)
+            and output.dim() == 3
+            and output.shape[:2] == target.shape
+            and not target.is_floating_point()
+        ):
+            raise SystemExit(
+                f"{self.name}: {type(model).__name__} does not predict one word for every position of the target in "
+                "this task: train it with the criterion that was made for it"
+            )
+        return self.without_prefix(output), self.without_prefix(target)
 
     def without_prefix(self, tensor: Tensor) -> Tensor:
         """(sentences, positions, …) as (tokens, …), less the first ``--ignore-prefix-size`` positions."""
@@ -151,3 +219,15 @@ class RegularisedCriterion(LabelSmoothedCrossEntropyCriterion):
             for name in cls.watched:
                 mean = sum(log.get(name, 0) for log in logging_outputs) / n
                 metrics.log_scalar(name, mean / math.log(2) if name in _IN_NATS else mean, n, round=3)
+
+
+@torch.no_grad()
+def _are_logits(model: Any, net_output: Any) -> bool:
+    """Whether the prediction is the softmax of the output, told from the first position of every sentence."""
+    if torch.is_tensor(net_output):
+        first = logits = net_output[:, :1]
+    else:
+        logits = net_output[0][:, :1]
+        first = (logits, *net_output[1:])
+    log_p = model.get_normalized_probs(first, log_probs=True)
+    return torch.allclose(log_p.float(), logits.float().log_softmax(-1), atol=1e-3, equal_nan=True)

@@ -46,6 +46,16 @@ class KnowledgeDistillationCriterion(RegularisedCriterion):
         self.teacher.follow(model)
         return super().forward(model, sample, reduce=reduce)
 
+    def compute_loss(
+        self, model: Any, net_output: Any, sample: Dict[str, Any], reduce: bool = True
+    ) -> Tuple[Tensor, Tensor]:
+        if not self.teacher.following:  # whoever calls this gave the model other inputs than the batch's
+            raise SystemExit(
+                f"{self.name}: this task calls the model with inputs of its own, as translation_moe does for every "
+                "expert, which a teacher is not given: train it with another criterion"
+            )
+        return super().compute_loss(model, net_output, sample, reduce=reduce)
+
     def get_terms(self, logits: Tensor, target: Tensor, sample: Dict[str, Any]) -> TokenTerms:
         teacher = self.without_prefix(self.teacher.probabilities(sample))
         return distillation_terms(logits, target, teacher, self.cfg.alpha, self.padding_idx)

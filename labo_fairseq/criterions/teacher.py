@@ -28,9 +28,12 @@ class Teacher:
 
     def __init__(self, paths: str, task: Any) -> None:
         self._models: List[nn.Module] = [_load(path, task) for path in utils.split_paths(paths)]
+        #: whether :meth:`follow` has been called
+        self.following = False
 
     def follow(self, student: nn.Module) -> None:
         """Move to the device and the dtype of the student's parameters."""
+        self.following = True
         parameter = next(student.parameters())
         for model in self._models:
             model.to(device=parameter.device, dtype=parameter.dtype)

@@ -3,6 +3,7 @@
 from functools import wraps
 from typing import Any, Callable
 
+import torch
 from torch import Tensor
 
 
@@ -29,7 +30,7 @@ class UpdateCounter:
                 sample=sample, model=model, criterion=criterion, optimizer=optimizer, update_num=update_num, **kwargs
             )
             # after the backward pass: a GPU has both in its queue while this waits for the value
-            watch(done[0])
+            watch(torch.as_tensor(done[0]))  # tasks that make several losses in a step return the number of their sum
             return done
 
         task.train_step = counted
