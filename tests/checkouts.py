@@ -23,7 +23,7 @@ def copy_checkout(folder):
     checkout = folder / HARD
     for name in ("configs", "constraints", "labo_fairseq", "scripts"):
         shutil.copytree(ROOT / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("setup.py", "README.md"):
+    for name in ("pyproject.toml", "setup.py", "README.md"):
         shutil.copy(ROOT / name, checkout)
     python = folder / "py'thon $x"
     python.write_text(_PYTHON, encoding="utf-8")

@@ -244,7 +244,7 @@ def wheel(tmp_path_factory):
     source.mkdir()
     for name in ("labo_fairseq", "configs"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("setup.py", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir"]
     done = run(*pip, target, source)
@@ -255,7 +255,8 @@ def wheel(tmp_path_factory):
 def test_the_wheel_holds_everything(wheel):
     with zipfile.ZipFile(wheel) as archive:
         packed = {name for name in archive.namelist() if name.startswith("labo_fairseq/")}
-    code = {str(path.relative_to(ROOT)) for path in (ROOT / "labo_fairseq").rglob("*.py")}
+    package = (path for path in (ROOT / "labo_fairseq").rglob("*") if path.is_file() and path.suffix != ".pyc")
+    code = {str(path.relative_to(ROOT)) for path in package}
     settings = {f"labo_fairseq/{path.relative_to(ROOT)}" for path in (ROOT / "configs").rglob("*.yaml")}
     assert packed == code | settings
 
