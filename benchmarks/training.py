@@ -1,7 +1,7 @@
 """Speed and memory of whole fairseq trainings: LABO against label smoothing, on the same model, data and batches.
 
   python benchmarks/training.py                                  4 + 4 layers, a vocabulary of 10,000, on a CPU or a GPU
-  python benchmarks/training.py parts/model=transformer_base --vocabulary 40000 --updates 200
+  python benchmarks/training.py model=transformer_base --vocabulary 40000 --updates 200
   python benchmarks/training.py --methods ls labo --rounds 5
 
 The text is the Bible, German to English, which pip can fetch. In a round every method trains the same updates in a
@@ -58,7 +58,7 @@ def configuration(method: str, updates: int, overrides: List[str]) -> Config:
     bare = (
         *(f"optimization.max_update={updates}", f"common.log_interval={max(1, updates // 6)}"),
         *("dataset.disable_validation=true", "checkpoint.no_save=true", "task.eval_bleu=false"),
-        *("checkpoint.best_checkpoint_metric=loss", "dataset.max_tokens=4096", "parts/model=transformer_small"),
+        *("checkpoint.best_checkpoint_metric=loss", "dataset.max_tokens=4096", "model=transformer_small"),
     )
     # the accuracy that the configurations ask for costs another pass over the logits, of every method the same
     return for_machine(compose(f"bible_de-en_{criterion}", [*bare, *own, *overrides]))

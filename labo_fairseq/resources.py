@@ -13,5 +13,5 @@ def configs() -> Path:
 
 
 def methods() -> List[str]:
-    """Names of the training methods: the parts in ``configs/parts/criterion``."""
-    return sorted(path.stem for path in (configs() / "parts" / "criterion").glob("*.yaml"))
+    """Names of the training methods: the files in ``configs/criterion``."""
+    return sorted(path.stem for path in (configs() / "criterion").glob("*.yaml"))

@@ -175,7 +175,7 @@ def test_options_of_the_command_line_arrive(data, name):
 
 @pytest.mark.parametrize("file", ["cp", "fl", "afl", "kd"])
 def test_the_configurations_name_the_defaults(file):
-    written = yaml.safe_load((configs() / f"parts/criterion/{file}.yaml").read_text(encoding="utf-8"))["criterion"]
+    written = yaml.safe_load((configs() / f"criterion/{file}.yaml").read_text(encoding="utf-8"))["criterion"]
     _, config, chosen, _ = CRITERIONS[written.pop("_name")]
     assert written.pop("report_accuracy")
     assert {option: written[option] for option in chosen} == {option: getattr(config(), option) for option in chosen}

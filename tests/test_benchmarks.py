@@ -34,7 +34,7 @@ def test_loss(tmp_path, dtype):
 
 def test_training(bible, tmp_path):
     options = ("--updates", "6", "--rounds", "1", "--vocabulary", "300", "--methods", "labo", "--data", tmp_path / "d")
-    settings = ("parts/model=transformer_tiny", "dataset.max_tokens=400")
+    settings = ("model=transformer_tiny", "dataset.max_tokens=400")
     done = run(sys.executable, BENCHMARKS / "training.py", *options, *settings, "--out", tmp_path / "training.json")
     assert done.returncode == 0, done.stdout[-3000:]
     found = json.loads((tmp_path / "training.json").read_text(encoding="utf-8"))

@@ -18,7 +18,7 @@ LABO = command("labo-fairseq")
 
 def test_every_experiment_has_a_configuration_for_every_method():
     setups = {f"{corpus}_{direction}" for corpus, setup in SETUPS.items() for direction in setup.directions}
-    assert {path.stem for path in configs().glob("*.yaml")} == setups
+    assert {path.stem for path in configs().glob("*_*.yaml")} == setups
     assert set(available()) == {f"{setup}_{method}" for setup in setups for method in methods()}
     assert {"ce", "labo", "ls"} <= set(methods())
 
@@ -59,12 +59,12 @@ def test_overrides():
 
 
 def test_a_whole_part():
-    config = compose("multi30k_de-en_ls", ["parts/model=transformer_base", "model.dropout=0.5"])
+    config = compose("multi30k_de-en_ls", ["model=transformer_base", "model.dropout=0.5"])
     assert (config["model"]["encoder"]["ffn_embed_dim"], config["model"]["dropout"]) == (2048, 0.5)
     assert config["criterion"]["_name"] == "label_smoothed_cross_entropy"
 
 
-@pytest.mark.parametrize("setting", ["parts/model=huge", "parts/nothing=x"])
+@pytest.mark.parametrize("setting", ["model=huge", "schedule=nothing"])
 def test_a_part_that_is_not_there(setting):
     with pytest.raises(UserError, match="do not fit") as refused:
         compose("multi30k_de-en_labo", [setting])
@@ -126,11 +126,19 @@ def test_config_is_printed_whole(tmp_path):
     assert config["criterion"]["rho"] == 0.7
 
 
-@pytest.mark.parametrize(("parts", "warmup"), [([], 1000), (["parts/criterion=ls", "~parts/smoothing_warmup"], None)])
-def test_the_files_serve_fairseq_hydra_train_as_they_are(data, tmp_path, parts, warmup):
+@pytest.mark.parametrize(
+    ("method", "warmup"), [([], 1000), (["criterion=ls", "~criterion.smoothing_warmup_steps"], None)]
+)
+def test_the_files_serve_fairseq_hydra_train_as_they_are(data, tmp_path, method, warmup):
+    groups = ("task=last_checkpoint", "model=transformer_tiny", "optimizer=adam_polynomial", "schedule=demo")
     done = run(
-        *(command("fairseq-hydra-train"), "--config-dir", configs(), "--config-name", "bible_de-en"),
-        *(*parts, f"common.user_dir={USER_DIR}", f"task.data={data.binarised.resolve()}"),
+        *(command("fairseq-hydra-train"), "--config-dir", configs(), "--config-name", "training", *groups, *method),
+        *(
+            "task.source_lang=de",
+            "task.target_lang=en",
+            f"common.user_dir={USER_DIR}",
+            f"task.data={data.binarised.resolve()}",
+        ),
         *("common.cpu=true", "common.log_interval=1", "optimization.max_update=2", "dataset.max_tokens=600"),
         *("checkpoint.save_dir=save", f"hydra.run.dir={tmp_path}", "dataset.disable_validation=true"),
         cwd=tmp_path,

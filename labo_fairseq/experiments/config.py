@@ -2,14 +2,12 @@
 
 import math
 import os
-import warnings
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, Dict, Optional, Sequence
 
 import torch
 import yaml
-from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -19,59 +17,76 @@ from ..data.prepared import Prepared
 from ..errors import UserError
 from ..resources import configs, methods
 
-try:
-    from hydra import compose as _compose
-    from hydra import initialize_config_dir
-except ImportError:  # Hydra 1.0, which fairseq 0.12.2 needs
-    from hydra.experimental import compose as _compose
-    from hydra.experimental import initialize_config_dir
-
 Config = Dict[str, Any]
 
-LABO = "labo"
 _UNSET = "???"  # Hydra's word for a value that must be given
 _LEAST_TOKENS = 256
 
 
 def available() -> Sequence[str]:
     """Names of the configurations that can be trained, CORPUS_DIRECTION_METHOD."""
-    return sorted(f"{path.stem}_{method}" for path in configs().glob("*.yaml") for method in methods())
+    return sorted(f"{path.stem}_{method}" for path in configs().glob("*_*.yaml") for method in methods())
 
 
 def compose(name: str, overrides: Sequence[str] = ()) -> Config:
-    """A configuration of :func:`available` with its parts, and ``overrides`` on top.
+    """A configuration of :func:`available`: one file of each of Hydra's groups, and ``overrides`` on top.
 
-    It is ``configs/CORPUS_DIRECTION.yaml``, which is LABO's, or that with another criterion and no smoothing warm-up.
+    The files serve ``fairseq-hydra-train --config-dir`` as they are. They are merged here as Hydra merges them, in the
+    order of the groups, without its global state and its two versions.
 
     Args:
-        overrides: values such as ``criterion.tau=1.15``, and whole parts such as ``parts/model=transformer_base``.
+        overrides: values such as ``criterion.tau=1.15``, and whole files such as ``model=transformer_base``.
 
     Raises:
-        UserError: no such configuration, or an override that is not KEY=VALUE or names no part.
+        UserError: no such configuration, or an override that is not KEY=VALUE or names no file.
     """
     if name not in available():
-        stems = ", ".join(sorted(path.stem for path in configs().glob("*.yaml")))
+        stems = ", ".join(sorted(path.stem for path in configs().glob("*_*.yaml")))
         raise UserError(f"no configuration {name!r}: join one of {stems} and one of {', '.join(methods())} with '_'")
     for override in overrides:
         if "=" not in override.lstrip("="):
             raise UserError(f"{override!r} is no setting: write it as in criterion.tau=1.15")
     stem, _, method = name.rpartition("_")
-    parts = dict(override.split("=", 1) for override in overrides if override.startswith("parts/"))
-    values = [override for override in overrides if not override.startswith("parts/")]
-    deleted = [] if method == LABO else ["~parts/smoothing_warmup"]
+    own = OmegaConf.load(configs() / f"{stem}.yaml")
+    groups = {group: file for default in own.pop("defaults") if default != "_self_" for group, file in default.items()}
+    values = []
+    for override in overrides:
+        key, _, value = override.partition("=")
+        if key == "criterion":
+            raise UserError(f"{override!r}: the method is chosen with --criterion")
+        if key in groups:
+            groups[key] = value
+        else:
+            values.append(override)
+    groups["criterion"] = method
     try:
-        with warnings.catch_warnings():
-            # Hydra 1.1 and later want to know which older version to imitate; Hydra 1.0 has no word for it
-            warnings.simplefilter("ignore")
-            with initialize_config_dir(config_dir=str(configs())):
-                chosen = {"parts/criterion": method, **parts}
-                config = _compose(config_name=stem, overrides=[*map("=".join, chosen.items()), *deleted])
-        OmegaConf.set_struct(config, False)
+        files = {group: _load(group, file) for group, file in groups.items()}
+        schedule = _of_method(files.pop("schedule"), files["criterion"])
+        config = OmegaConf.merge(own, *files.values(), schedule)
         merged = OmegaConf.to_container(OmegaConf.merge(config, OmegaConf.from_dotlist(values)))
         _check(OmegaConf.to_container(config), merged)
-    except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
+    except (OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
         raise UserError(f"the settings {' '.join(overrides)} do not fit: {str(error).splitlines()[0]}") from None
     return merged
+
+
+def has_warmup(method: str) -> bool:
+    """Whether a method's file names a smoothing warm-up."""
+    return "smoothing_warmup_steps" in _load("criterion", method)["criterion"]
+
+
+def _load(group: str, name: str) -> Any:
+    """The file of that name in a group of ``configs/``."""
+    names = sorted(path.stem for path in (configs() / group).glob("*.yaml"))
+    if name not in names:
+        raise ValueError(f"there is no {group} {name!r}: choose from {', '.join(names)}")
+    return OmegaConf.load(configs() / group / f"{name}.yaml")
+
+
+def _of_method(schedule: Any, method: Any) -> Any:
+    """``schedule`` without what ``method`` does not have: a smoothing warm-up, for one."""
+    criterion = {key: value for key, value in schedule.get("criterion", {}).items() if key in method["criterion"]}
+    return {**schedule, "criterion": criterion}
 
 
 def _check(config: Config, merged: Config) -> None:

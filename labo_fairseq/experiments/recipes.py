@@ -15,7 +15,7 @@ from ..data.types import Corpus, Pair
 from ..errors import UserError
 from ..files import locked
 from ..paths import DATA, RUN, check_folder
-from .config import LABO, Config, compose
+from .config import Config, compose, has_warmup
 from .run import BEST, LAST, Run
 
 MULTILINGUAL = "multilingual"
@@ -189,13 +189,13 @@ def prepare_corpus(
 def run_config(
     corpus: str, direction: str, method: str, seed: int, overrides: Sequence[str] = (), smoke: bool = False
 ) -> Config:
-    """``configs/CORPUS_DIRECTION.yaml`` with a method of ``configs/parts/criterion``, for one run.
+    """``configs/CORPUS_DIRECTION.yaml`` with a method of ``configs/criterion``, for one run.
 
     Raises:
         UserError: see :func:`compose`.
     """
     small: List[str] = list(_SMOKE_SETTINGS) if smoke else []
-    if smoke and method == LABO:
+    if smoke and has_warmup(method):
         small.append(_SMOKE_WARMUP)
     return compose(f"{corpus}_{direction}_{method}", [*small, f"common.seed={seed}", *overrides])
 
