@@ -30,7 +30,7 @@ import torch
 from tqdm import tqdm
 
 from labo_fairseq.commands import run_fairseq
-from labo_fairseq.data.prepared import Prepared
+from labo_fairseq.data.prepared_corpus import Prepared
 from labo_fairseq.evaluation.training_log import read_curves
 from labo_fairseq.experiments.config import Config, compose, for_machine, to_yaml, with_paths
 from labo_fairseq.experiments.recipes import find, prepare_corpus

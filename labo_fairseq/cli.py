@@ -252,7 +252,7 @@ def _add_config(commands) -> None:
 
 
 def _config(args: argparse.Namespace) -> None:
-    from .data.prepared import Prepared
+    from .data.prepared_corpus import Prepared
     from .experiments.config import compose, for_workers, to_yaml, with_paths, with_teachers
 
     composed = with_teachers(compose(args.name, args.settings), args.save_dir.parent)

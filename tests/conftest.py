@@ -4,9 +4,9 @@ import campaign
 import pytest
 from fairseq_runs import command, run
 
+from labo_fairseq.data.archives import cache_folder
 from labo_fairseq.data.bible import load_bible, split_by_chapter
-from labo_fairseq.data.fetch import cache_folder
-from labo_fairseq.data.prepare import Recipe, prepare
+from labo_fairseq.data.preprocess import Recipe, prepare
 from labo_fairseq.errors import UserError
 
 

@@ -14,7 +14,7 @@ import yaml
 from fairseq_runs import command, run
 
 from labo_fairseq.cli import main
-from labo_fairseq.data.prepared import Prepared
+from labo_fairseq.data.prepared_corpus import Prepared
 from labo_fairseq.experiments.config import compose
 from labo_fairseq.experiments.recipes import SETUPS
 from labo_fairseq.experiments.run import Run

@@ -33,7 +33,7 @@ from labo_fairseq.criterions.focal import (
     FocalLossConfig,
     FocalLossCriterion,
 )
-from labo_fairseq.data.prepare import Recipe, prepare
+from labo_fairseq.data.preprocess import Recipe, prepare
 from labo_fairseq.losses import anti_focal_terms, confidence_penalty_terms, distillation_terms, focal_terms
 from labo_fairseq.resources import configs
 

@@ -11,8 +11,8 @@ from itertools import islice
 import campaign
 import pytest
 
+from labo_fairseq.data.archives import load_manifest
 from labo_fairseq.data.corpora import CORPORA, load_corpus, read_parallel
-from labo_fairseq.data.manifest import load_manifest
 from labo_fairseq.errors import UserError
 
 

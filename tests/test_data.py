@@ -13,11 +13,11 @@ from fairseq_runs import run, train_command
 from sacremoses import MosesDetokenizer
 
 from labo_fairseq.commands import run_fairseq
-from labo_fairseq.data import fetch
+from labo_fairseq.data import archives
 from labo_fairseq.data.bible import load_bible, split_by_chapter
 from labo_fairseq.data.moses import tokenise
-from labo_fairseq.data.prepare import Clean, Recipe, prepare
-from labo_fairseq.data.stream import mapped
+from labo_fairseq.data.parallel_map import mapped
+from labo_fairseq.data.preprocess import Clean, Recipe, prepare
 from labo_fairseq.errors import UserError
 from labo_fairseq.files import locked, read_lines, whole_file, whole_folder, write_lines
 
@@ -71,29 +71,29 @@ def fake_pip(monkeypatch, content):
                 file.write(content)
         return subprocess.CompletedProcess(command, 0 if content is not None else 1)
 
-    monkeypatch.setattr(fetch.subprocess, "run", download)
+    monkeypatch.setattr(archives.subprocess, "run", download)
 
 
 def test_fetched_once_and_verified(tmp_path, monkeypatch):
     sha256 = hashlib.sha256(b"right").hexdigest()
     fake_pip(monkeypatch, b"right")
-    assert fetch.fetch_wheel("a==1", "a.whl", sha256, tmp_path / "cache").read_bytes() == b"right"
+    assert archives.fetch_wheel("a==1", "a.whl", sha256, tmp_path / "cache").read_bytes() == b"right"
     fake_pip(monkeypatch, None)
-    assert fetch.fetch_wheel("a==1", "a.whl", sha256, tmp_path / "cache").read_bytes() == b"right"
+    assert archives.fetch_wheel("a==1", "a.whl", sha256, tmp_path / "cache").read_bytes() == b"right"
 
 
 @pytest.mark.parametrize(("content", "message"), [(b"wrong", "expected"), (None, "pip could not download a==1")])
 def test_not_fetched(tmp_path, monkeypatch, content, message):
     fake_pip(monkeypatch, content)
     with pytest.raises(UserError, match=message):
-        fetch.fetch_wheel("a==1", "a.whl", hashlib.sha256(b"right").hexdigest(), tmp_path)
+        archives.fetch_wheel("a==1", "a.whl", hashlib.sha256(b"right").hexdigest(), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
 def test_a_damaged_archive_is_fetched_again(tmp_path, monkeypatch):
     (tmp_path / "a.whl").write_bytes(b"damaged")
     fake_pip(monkeypatch, b"right")
-    fetch.fetch_wheel("a==1", "a.whl", hashlib.sha256(b"right").hexdigest(), tmp_path)
+    archives.fetch_wheel("a==1", "a.whl", hashlib.sha256(b"right").hexdigest(), tmp_path)
     assert (tmp_path / "a.whl").read_bytes() == b"right"
 
 

@@ -22,7 +22,7 @@ from fairseq_runs import LABO, assert_same_parameters, parameters, run, train
 import labo_fairseq.criterions  # noqa: F401  mends fairseq
 from labo_fairseq.checkpoints import load_checkpoint
 from labo_fairseq.commands import USER_DIR, child_command, run_fairseq
-from labo_fairseq.data.stream import mapped
+from labo_fairseq.data.parallel_map import mapped
 from labo_fairseq.errors import UserError
 from labo_fairseq.experiments.checkpoint_recovery import recover_checkpoints
 
@@ -234,7 +234,7 @@ def goes_on(process):
 
 def test_workers_die_with_their_parent(tmp_path):
     program = "import sys; from pathlib import Path; from functools import partial; import test_faults; "
-    program += "from labo_fairseq.data.stream import mapped; "
+    program += "from labo_fairseq.data.parallel_map import mapped; "
     program += "list(mapped(partial(test_faults.sleep, Path(sys.argv[1])), range(600), 2, 'text'))"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
     call = [sys.executable, "-c", program, str(tmp_path)]

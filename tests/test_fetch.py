@@ -14,9 +14,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from labo_fairseq.data import download
-from labo_fairseq.data.fetch import fetch
-from labo_fairseq.data.manifest import Archive
+from labo_fairseq.data import archives
+from labo_fairseq.data.archives import Archive, fetch
 from labo_fairseq.errors import UserError
 
 CONTENT = bytes(range(256)) * 2000
@@ -142,8 +141,8 @@ def test_two_mirrors_are_not_mixed_without_a_checksum(server, tmp_path):
 
 def test_killed_download_is_resumed(server, tmp_path):
     server.files["/a.tgz"] = big = CONTENT * 100
-    program = "import sys; from pathlib import Path; from labo_fairseq.data.fetch import fetch; "
-    program += "from labo_fairseq.data.manifest import Archive; "
+    program = "import sys; from pathlib import Path; from labo_fairseq.data.archives import fetch; "
+    program += "from labo_fairseq.data.archives import Archive; "
     program += "fetch(Archive('corpus/a.tgz', [sys.argv[1]]), Path(sys.argv[2]))"
     blocked = server.url("/a.tgz")
     with subprocess.Popen([sys.executable, "-c", program, blocked, str(tmp_path)], stderr=subprocess.DEVNULL) as child:
@@ -215,7 +214,7 @@ def test_archive_without_an_address(tmp_path):
 
 
 def test_silent_server_is_given_up(tmp_path, monkeypatch):
-    monkeypatch.setattr(download, "_TIMEOUT", 0.2)
+    monkeypatch.setattr(archives, "_TIMEOUT", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(UserError, match="timed out"):
         fetch(archive(f"http://127.0.0.1:{silent.getsockname()[1]}/a.tgz"), tmp_path)
 
@@ -287,7 +286,7 @@ def test_another_archive_is_not_opened(server, tmp_path, monkeypatch):
     def opened(*_):
         raise AssertionError("it was opened")
 
-    monkeypatch.setattr("labo_fairseq.data.fetch.open_member", opened)
+    monkeypatch.setattr("labo_fairseq.data.archives.open_member", opened)
     container = Archive("corpus/release.tgz", [server.url("/release.tgz")], sha256=SHA256)
     inner = Archive("corpus/a.tgz", inside=container, member="release/a.tgz")
     server.files["/release.tgz"] = CONTENT[::-1]

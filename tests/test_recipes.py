@@ -9,7 +9,7 @@ import yaml
 from fairseq_runs import assert_same_parameters, command, finished, free_port, parameters, read_csv, run, side_by_side
 
 from labo_fairseq.data.moses import lowercase, tokenise
-from labo_fairseq.data.prepared import Prepared
+from labo_fairseq.data.prepared_corpus import Prepared
 from labo_fairseq.evaluation.training_log import read_curves
 from labo_fairseq.files import read_lines
 

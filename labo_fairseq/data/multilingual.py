@@ -15,10 +15,10 @@ from typing import Any, Dict, List, Optional, Tuple
 import sentencepiece
 
 from ..files import read_lines, whole_folder, write_lines
-from .lengths import excess_of_subwords, within
-from .prepare import Line, binarise, refuse_empty, write_pairs
-from .prepared import Prepared
-from .stream import mapped
+from .length_limits import excess_of_subwords, within
+from .parallel_map import mapped
+from .prepared_corpus import Prepared
+from .preprocess import Line, binarise, refuse_empty, write_pairs
 from .types import Corpus, Pair
 
 

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from ..commands import USER_DIR, run_fairseq
 from ..data.moses import detokenise
-from ..data.prepared import Prepared
+from ..data.prepared_corpus import Prepared
 from ..errors import UserError
 from ..files import read_lines, whole_file, write_lines
 

@@ -7,7 +7,7 @@ from typing import Any, Dict, List, Sequence
 
 from sacrebleu.metrics import BLEU, CHRF
 
-from ..data.prepared import Prepared
+from ..data.prepared_corpus import Prepared
 from ..errors import UserError
 from ..files import read_lines
 

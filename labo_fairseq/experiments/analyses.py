@@ -16,7 +16,7 @@ from ..analysis.hypotheses import HeldOut, decode, held_out, runs_by_name
 from ..analysis.labels import Labelling, label_positions
 from ..analysis.predictions import join
 from ..analysis.teacher_forcing import TeacherForcedModel
-from ..data.subwords import to_subwords
+from ..data.encode import to_subwords
 from ..data.types import Pair
 from ..files import locked, read_lines
 from ..reporting.figure import NO_FIGURE

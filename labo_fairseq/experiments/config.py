@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ..checkpoints import load_checkpoint
 from ..commands import USER_DIR
-from ..data.prepared import Prepared
+from ..data.prepared_corpus import Prepared
 from ..errors import UserError
 from ..resources import configs, methods
 

@@ -9,8 +9,8 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple, Union
 from ..data.corpora import load_corpus, read_parallel
 from ..data.moses import check_languages
 from ..data.multilingual import MultilingualRecipe, prepare_multilingual
-from ..data.prepare import Clean, Recipe, prepare
-from ..data.prepared import Prepared
+from ..data.prepared_corpus import Prepared
+from ..data.preprocess import Clean, Recipe, prepare
 from ..data.types import Corpus, Pair
 from ..errors import UserError
 from ..files import locked

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from ..checkpoints import load_checkpoint
 from ..commands import run_fairseq
-from ..data.prepared import Prepared
+from ..data.prepared_corpus import Prepared
 from ..data.types import Pair
 from ..errors import UserError
 from ..evaluation.average_checkpoints import average_checkpoints, newest_checkpoints

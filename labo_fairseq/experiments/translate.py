@@ -10,8 +10,8 @@ from ..analysis.teacher_forcing import checkpoint_of
 from ..checkpoints import load_checkpoint
 from ..commands import LastWords
 from ..data.corpora.sources import Stream
-from ..data.prepared import Prepared
-from ..data.subwords import to_tokens_and_subwords
+from ..data.encode import to_tokens_and_subwords
+from ..data.prepared_corpus import Prepared
 from ..data.types import Pair
 from ..errors import UserError
 from ..evaluation.generate import Decoding, decoding_options, finish

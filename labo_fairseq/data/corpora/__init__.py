@@ -1,6 +1,6 @@
 """The paper's corpora as raw pairs: what fairseq's script for each feeds to its tokeniser, and nothing more.
 
-Left to :mod:`labo_fairseq.data.prepare`: tokenising, normalising punctuation, lower-casing, dropping pairs by length
+Left to :mod:`labo_fairseq.data.preprocess`: tokenising, normalising punctuation, lower-casing, dropping pairs by length
 and ratio, cutting the validation set out of the training set where there is no "valid", subwords.
 
 ========  ============  ========================================================================================
@@ -20,9 +20,8 @@ from pathlib import Path
 from typing import Callable, Dict, NamedTuple, Optional, Tuple
 
 from ...errors import UserError
+from ..archives import Archive, archive_folder, cache_folder, fetch, load_manifest
 from ..bible import TRANSLATIONS, load_bible, split_by_chapter
-from ..fetch import archive_folder, cache_folder, fetch
-from ..manifest import Archive, load_manifest
 from ..types import Corpus
 from .markup import reference_segments, segments, sentences_14, sentences_17
 from .sources import Joined, Member, Parallel, TextFile, read_parallel
@@ -36,7 +35,7 @@ Fetch = Callable[[str], Path]
 def load_corpus(name: str, source: str, target: str, archive_dir: Optional[Path] = None) -> Corpus:
     """Raw pairs of a corpus by split; streams that can be read again and again, also in another process.
 
-    Its archives are fetched first, see :func:`labo_fairseq.data.fetch.fetch`; nothing is unpacked.
+    Its archives are fetched first, see :func:`labo_fairseq.data.archives.fetch`; nothing is unpacked.
 
     Raises:
         UserError: an unknown corpus or direction, an archive that cannot be had; while reading, a damaged one.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, Callable, ContextManager, Iterable, Iterator, Tuple, Union
 
 from ...errors import UserError
-from ..members import open_member
+from ..archives import open_member
 from ..types import Pair
 
 

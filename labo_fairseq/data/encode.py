@@ -4,10 +4,10 @@ import re
 from typing import Optional, Tuple
 
 from ..errors import UserError
-from .lengths import excess_of_line, excess_of_subwords, excess_of_words
+from .length_limits import excess_of_line, excess_of_subwords, excess_of_words
 from .multilingual import load_sentencepiece
-from .prepare import load_bpe, to_tokens
-from .prepared import Prepared
+from .prepared_corpus import Prepared
+from .preprocess import load_bpe, to_tokens
 
 
 def to_tokens_and_subwords(data: Prepared, language: str, text: str) -> Tuple[str, str]:

@@ -20,10 +20,10 @@ from subword_nmt.learn_bpe import learn_bpe
 from ..commands import run_fairseq
 from ..errors import UserError
 from ..files import read_lines, whole_folder
-from .lengths import excess_of_line, excess_of_subwords, excess_of_words, within
+from .length_limits import excess_of_line, excess_of_subwords, excess_of_words, within
 from .moses import check_languages, keeps, lowercase, normalise_punctuation, remove_non_printing, tokenise
-from .prepared import Prepared
-from .stream import mapped
+from .parallel_map import mapped
+from .prepared_corpus import Prepared
 from .types import Corpus, Pair
 
 

@@ -21,7 +21,7 @@ _SHARED = ("codes", "sentencepiece.model", "bin/dict.*.txt")
 
 @dataclass(frozen=True)
 class Prepared:
-    """What :func:`labo_fairseq.data.prepare.prepare` and its multilingual sibling leave behind."""
+    """What :func:`labo_fairseq.data.preprocess.prepare` and its multilingual sibling leave behind."""
 
     folder: Path
 
