@@ -1,10 +1,11 @@
-"""How the command line is read: numbers in their ranges, mistakes told in one line, defaults told in the help."""
+"""How the command line is read: numbers in their ranges, one-line errors, a help text with the defaults."""
 
 import argparse
 import math
 import re
 import sys
-from typing import Callable, NoReturn, Optional
+import textwrap
+from typing import Callable, List, NoReturn, Optional
 
 
 class Parser(argparse.ArgumentParser):
@@ -46,10 +47,29 @@ def length_penalty(text: str) -> float:
 
 
 class Help(argparse.ArgumentDefaultsHelpFormatter):
-    """Tells every default but None, which says nothing."""
+    """Shows every default that tells a reader something: not those of switches, not None."""
 
     def _get_help_string(self, action: argparse.Action) -> Optional[str]:
-        return action.help if action.default is None else super()._get_help_string(action)
+        silent = action.default in (None, "") or isinstance(action.default, bool)
+        return action.help if silent else super()._get_help_string(action)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        """Paragraphs stay apart, and options and paths stay whole."""
+        paragraphs = (" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
+        return "\n\n".join(
+            textwrap.fill(
+                paragraph,
+                width,
+                initial_indent=indent,
+                subsequent_indent=indent,
+                break_on_hyphens=False,
+                break_long_words=False,
+            )
+            for paragraph in paragraphs
+        )
+
+    def _split_lines(self, text: str, width: int) -> List[str]:
+        return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False, break_long_words=False)
 
 
 PROCESSES = whole(1, 1024)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import List, Optional
 
+from . import __version__
 from .arguments import BEAM, PROCESSES, SEED, Help, Parser, finite, length_penalty, whole
 from .errors import UserError, advice
 from .resources import methods
@@ -24,9 +25,11 @@ _CUSTOM = ("train", "valid", "test", "validation_every", "bpe_operations", "lowe
 def build_parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="labo-fairseq",
-        description=f"{__doc__} For a training of your own:  fairseq-train DATA --user-dir $(labo-fairseq user-dir) "
-        "--criterion labo ...",
+        description="Prepare corpora, train with LABO or a baseline, and score, compare and analyze the results. In "
+        "your own training:\n\nfairseq-train DATA --user-dir $(labo-fairseq user-dir) --criterion labo ...",
+        formatter_class=Help,
     )
+    parser.add_argument("--version", action="version", version=f"labo-fairseq {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add in (
         _add_user_dir,
@@ -93,7 +96,9 @@ def _add_prepare(commands) -> None:
     parser.add_argument("--smoke", action="store_true", help="the first 2000 pairs only")
     own = parser.add_argument_group("custom", "files of one sentence a line, plain or .gz, source language first")
     for split in ("train", "valid", "test"):
-        own.add_argument(f"--{split}", type=Path, nargs=2, metavar=("SOURCE", "TARGET"))
+        own.add_argument(
+            f"--{split}", type=Path, nargs=2, metavar=("SOURCE", "TARGET"), help=f"the two files of the {split} set"
+        )
     own.add_argument(
         "--validation-every", type=whole(2), metavar="N", help="instead of --valid: every Nth training pair"
     )
@@ -179,45 +184,63 @@ def _run(args: argparse.Namespace) -> None:
 
 
 def _add_experiment(commands) -> None:
-    parser = _command(
-        commands,
+    parser = commands.add_parser(
         "experiment",
-        _experiment,
-        "make all runs of a grid (corpora, methods, settings, seeds), or report on them",
-        "Make every run of a grid whole, each as 'labo-fairseq run' would. A run that is complete is not repeated, one "
-        "that was killed is taken up again, one that fails is reported and does not stop the others. "
-        "'experiment report GRID' writes tables and pictures of the runs that are finished.",
+        help="run a grid (corpora, methods, settings, seeds), or report on its results",
+        description="A grid is a YAML file of corpora, directions, methods, settings and seeds; every combination is "
+        "one run. 'experiment GRID' is short for 'experiment run GRID'.",
+        formatter_class=Help,
     )
-    parser.add_argument("action", nargs="?", choices=["run", "report"], default="run", help="what to do")
-    parser.add_argument("grid", help="YAML file, or the name of one in configs/experiments, such as multi30k")
-    parser.add_argument("--folder", type=Path, default=_RUNS, help="the runs lie below it")
-    parser.add_argument("--smoke", action="store_true", help="every run in minutes on a CPU, for models of no use")
-    run = parser.add_argument_group("run")
-    run.add_argument("--jobs", type=PROCESSES, metavar="N", help="runs at a time (default: one a GPU, or one)")
-    run.add_argument("--gpus-per-run", type=PROCESSES, default=1, metavar="N", help="GPUs that share one run")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    run = _command(
+        actions,
+        "run",
+        _experiment_run,
+        "run or resume every experiment of a grid",
+        "Run or resume every experiment of a grid, each as 'labo-fairseq run' would. A complete run is not repeated, "
+        "an interrupted run resumes, a failed run is reported and does not stop the others.",
+    )
+    report = _command(
+        actions,
+        "report",
+        _experiment_report,
+        "write tables and figures of the finished runs of a grid",
+        "Write tables (Markdown, CSV, JSON) and figures of the finished runs of a grid, and print the table.",
+    )
+    for action in (run, report):
+        action.add_argument("grid", help="a YAML file, or the name of one in configs/experiments, such as multi30k")
+        action.add_argument("--folder", type=Path, default=_RUNS, metavar="DIR", help="directory that holds the runs")
+        action.add_argument(
+            "--smoke", action="store_true", help="smoke test in minutes on a CPU: tiny models, meaningless scores"
+        )
+    run.add_argument("--jobs", type=PROCESSES, metavar="N", help="number of parallel runs (default: one per GPU, or 1)")
+    run.add_argument("--gpus-per-run", type=PROCESSES, default=1, metavar="N", help="number of GPUs that share a run")
     run.add_argument("--dry-run", action="store_true", help="print the plan and an estimate of its cost, and stop")
-    run.add_argument("--only", type=whole(0), metavar="N", help="run number N of the plan alone")
+    run.add_argument("--only", type=whole(0), metavar="N", help="run only entry N of the plan")
     run.add_argument("--slurm", action="store_true", help="print a script that submits the plan to SLURM, and stop")
-    report = parser.add_argument_group("report")
-    report.add_argument("--metric", default="BLEU", help="BLEU, chrF2 or 'BLEU (tokenised)'")
-    report.add_argument("--out", type=Path, metavar="DIR", help="default: experiments/GRID below --folder")
+    report.add_argument("--metric", default="BLEU", help="score to report: BLEU, chrF2 or 'BLEU (tokenised)'")
+    report.add_argument(
+        "--out", type=Path, metavar="DIR", help="output directory (default: experiments/GRID below --folder)"
+    )
 
 
-def _experiment(args: argparse.Namespace) -> None:
+def _experiment_report(args: argparse.Namespace) -> None:
     from .experiments.grid import load_grid
+    from .experiments.results import write_report
 
     grid = load_grid(args.grid, args.smoke)
-    if args.action == "report":
-        from .experiments.results import write_report
+    paths = write_report(grid, args.folder, args.out or args.folder / "experiments" / grid.name, args.metric)
+    print(paths[0].read_text(encoding="utf-8"))
+    print("\n".join(map(str, paths)))
 
-        paths = write_report(grid, args.folder, args.out or args.folder / "experiments" / grid.name, args.metric)
-        print(paths[0].read_text(encoding="utf-8"))
-        print("\n".join(map(str, paths)))
-        return
+
+def _experiment_run(args: argparse.Namespace) -> None:
+    from .experiments.grid import load_grid
     from .experiments.scheduler import Schedule, find_workers, only, show_plan, slurm_script
 
     if args.slurm and args.only is not None:
         raise UserError("--slurm submits the whole plan, --only makes one run of it: give one of them")
+    grid = load_grid(args.grid, args.smoke)
     if args.slurm:
         print(slurm_script(grid, args.grid, args.folder, args.gpus_per_run, args.smoke), end="")
         return
@@ -466,7 +489,10 @@ def _data_folder(root: Path, corpus: str, recipe: str, smoke: bool) -> Path:
 
 def _parse(argv: Optional[List[str]]) -> argparse.Namespace:
     parser = build_parser()
-    args, rest = parser.parse_known_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] == ["experiment"] and words[1:] and words[1] not in ("run", "report", "-h", "--help"):
+        words.insert(1, "run")
+    args, rest = parser.parse_known_args(words)
     # argparse takes KEY=VALUE beside the other positional arguments alone, not behind an option
     if rest and hasattr(args, "settings") and not any(word.startswith("-") for word in rest):
         args.settings = [*args.settings, *rest]

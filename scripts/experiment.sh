@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# A grid of runs: bash scripts/experiment.sh multi30k; its tables: bash scripts/experiment.sh report multi30k
+# Runs or resumes every experiment of a grid; 'report' writes its tables.
 #
-#   bash scripts/experiment.sh [report] GRID [options]        --help tells them all
+#   bash scripts/experiment.sh run multi30k
+#   bash scripts/experiment.sh report multi30k        --help lists all options
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 use_environment plots

@@ -1,0 +1,57 @@
+"""``--help`` of every command, and ``--version``."""
+
+import argparse
+import sys
+from pathlib import Path
+
+import pytest
+from fairseq_runs import run
+
+from labo_fairseq import __version__
+from labo_fairseq.cli import build_parser, main
+
+
+LABO = Path(sys.executable).with_name("labo-fairseq")
+
+
+def all_parsers(parser, name="labo-fairseq"):
+    yield name, parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for word, child in action.choices.items():
+                yield from all_parsers(child, f"{name} {word}")
+
+
+PARSERS = dict(all_parsers(build_parser()))
+
+
+@pytest.mark.parametrize("name", PARSERS)
+def test_help_tells_what_a_command_does_and_every_option(name):
+    parser = PARSERS[name]
+    shown = parser.format_help()
+    assert parser.description
+    assert parser.description[0].isupper()
+    assert "default: False" not in shown
+    assert "default: None" not in shown
+    options = [action for action in parser._actions if not isinstance(action, argparse._SubParsersAction)]
+    assert [action.dest for action in options if not action.help] == []
+
+
+def test_commands_are_whole_in_the_help():
+    shown = PARSERS["labo-fairseq"].format_help()
+    assert "fairseq-train DATA --user-dir $(labo-fairseq user-dir) --criterion labo" in shown
+
+
+def test_version():
+    assert run(LABO, "--version").stdout.strip() == f"labo-fairseq {__version__}"
+
+
+def test_experiment_grid_is_short_for_experiment_run_grid(capsys, tmp_path):
+    plans = []
+    for words in (["experiment", "bible"], ["experiment", "run", "bible"]):
+        assert main([*words, "--dry-run", "--folder", str(tmp_path)]) == 0
+        plans.append(capsys.readouterr().out)
+    assert plans[0] == plans[1]
+    assert "bible" in plans[0]
+    assert main(["experiment", "report", "bible", "--folder", str(tmp_path)]) == 1
+    assert "no run of bible" in capsys.readouterr().err
