@@ -10,7 +10,6 @@ from fairseq_runs import run
 from labo_fairseq import __version__
 from labo_fairseq.cli import build_parser, main
 
-
 LABO = Path(sys.executable).with_name("labo-fairseq")
 
 
