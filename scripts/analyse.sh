@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Analyses of finished runs, the baseline first: frequency, confidence, or labels.
 #
-#   bash scripts/analyse.sh [options]        --help tells them all
+#   bash scripts/analyse.sh [options]        --help lists all options
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 use_environment plots

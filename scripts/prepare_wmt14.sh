@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # WMT'14 English-German: Moses tokens, joint BPE of 40,000 operations, binarised for both directions.
 #
-#   bash scripts/prepare_wmt14.sh [options]        --help tells them all
+#   bash scripts/prepare_wmt14.sh [options]        --help lists all options
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 use_environment plots

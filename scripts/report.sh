@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Writes one page on finished runs, the baseline first: curves, scores, cost and the analyses.
 #
-#   bash scripts/report.sh [options]        --help tells them all
+#   bash scripts/report.sh [options]        --help lists all options
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 use_environment plots
