@@ -5,11 +5,39 @@ import math
 import re
 import sys
 import textwrap
-from typing import Callable, List, NoReturn, Optional
+from typing import Any, Callable, List, NoReturn, Optional, Set
+
+
+class StoreOnce(argparse.Action):
+    """Store a value, and refuse a second one, which would replace the first without a word."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: Optional[str] = None
+    ) -> None:
+        assert isinstance(parser, Parser)
+        if option is not None:
+            if self.dest in parser.stored:
+                parser.error(f"argument {option}: given twice, and only one can be used")
+            parser.stored.add(self.dest)
+        setattr(namespace, self.dest, values)
 
 
 class Parser(argparse.ArgumentParser):
-    """Tells a mistake in one line, without the usage, which may fill a screen."""
+    """Tells a mistake in one line, without the usage, which may fill a screen.
+
+    An option with a value is given once, unless its action says otherwise; a flag may be repeated.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.stored: Set[str] = set()  # options that have their value
+        for name in (None, "store"):
+            self.register("action", name, StoreOnce)
+
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def,override]
+        """As its parent; a parser may be used several times."""
+        self.stored.clear()
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message} ({self.prog} --help)\n")

@@ -498,7 +498,18 @@ def _parse(argv: Optional[List[str]]) -> argparse.Namespace:
         args.settings = [*args.settings, *rest]
     elif rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    _refuse_repeated(parser, args)
     return args
+
+
+def _refuse_repeated(parser: Parser, args: argparse.Namespace) -> None:
+    """End where one of the KEY=VALUE settings would replace another one, or an option."""
+    keys = [setting.partition("=")[0] for setting in getattr(args, "settings", [])]
+    for key in keys:
+        if keys.count(key) > 1:
+            parser.error(f"{key} is set twice, and only one value can be used")
+    if "common.seed" in keys and hasattr(args, "seed"):
+        parser.error("common.seed is set with --seed, which names the run's folder too")
 
 
 def main(argv: Optional[List[str]] = None) -> int:
