@@ -37,6 +37,7 @@ setup(
     package_data={
         "labo_fairseq": ["py.typed"],
         "labo_fairseq.configs": ["*.yaml", "*/*.yaml", "*/*/*.yaml"],
+        "labo_fairseq.reporting": ["*.j2"],
     },
     python_requires=">=3.8",
     install_requires=[
@@ -44,6 +45,7 @@ setup(
         # 0.12.2 cannot be imported on Python 3.11 and later (mutable dataclass defaults)
         'fairseq==0.12.2; python_version < "3.11"',
         'fairseq-fixed==0.12.3.1; python_version >= "3.11"',
+        "jinja2",
         "pyyaml",
         "regex",
         "rich",
@@ -54,6 +56,7 @@ setup(
         "tqdm",
     ],
     extras_require={
+        "comet": ["unbabel-comet>=2.0"],
         "plots": PLOTS,
         "images": IMAGES,
         "docs": DOCS,

@@ -28,6 +28,9 @@ class Parser(argparse.ArgumentParser):
     An option with a value is given once, unless its action says otherwise; a flag may be repeated.
     """
 
+    #: adds further arguments when the parser is first used
+    fill: Optional[Callable[["Parser"], None]] = None
+
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.stored: Set[str] = set()  # options that have their value
@@ -37,6 +40,9 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def,override]
         """As its parent; a parser may be used several times."""
         self.stored.clear()
+        if self.fill:
+            fill, self.fill = self.fill, None
+            fill(self)
         return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:

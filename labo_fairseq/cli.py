@@ -4,19 +4,24 @@ import argparse
 import logging
 import os
 import sys
+from functools import partial
 from pathlib import Path
-from typing import List, Optional
+from typing import TYPE_CHECKING, List, Optional
 
 from . import __version__
 from .arguments import BEAM, PROCESSES, SEED, Help, Parser, finite, length_penalty, whole
 from .errors import UserError, advice
 from .resources import methods
 
+if TYPE_CHECKING:
+    from .analysis.base import Analysis
+
 # Everything else is imported by the command that needs it: ``labo-fairseq user-dir`` must not wait for torch.
 
 _RUNS = Path("runs")
 _DATA_HELP = "folder with archives that you have already (default: LABO_DATA)"
 _NEWEST_HELP = "of the run, or the newest run below it"
+_METRIC_HELP = "such as bleu, chrf++, ter, tokenized or comet; an unknown name shows all"
 _OUT_HELP = "folder for everything that is written (default: analysis, in the folder of the last run)"
 #: options of ``prepare custom`` alone
 _CUSTOM = ("train", "valid", "test", "validation_every", "bpe_operations", "lowercase", "clean")
@@ -162,6 +167,7 @@ def _add_run(commands) -> None:
 def _run(args: argparse.Namespace) -> None:
     from .experiments.config import for_machine, with_teachers
     from .experiments.recipes import build_run, find, prepare_corpus, run_config, run_folder
+    from .experiments.run import complete
     from .experiments.summary import summarise
 
     gpus = _gpus()
@@ -180,7 +186,7 @@ def _run(args: argparse.Namespace) -> None:
         args.smoke,
     )
     run = build_run(args.corpus, args.direction, config, data, folder)
-    summarise(run, run.complete(gpus, args.fresh))
+    summarise(run, complete(run, gpus, args.fresh))
 
 
 def _add_experiment(commands) -> None:
@@ -218,7 +224,7 @@ def _add_experiment(commands) -> None:
     run.add_argument("--dry-run", action="store_true", help="print the plan and an estimate of its cost, and stop")
     run.add_argument("--only", type=whole(0), metavar="N", help="run only entry N of the plan")
     run.add_argument("--slurm", action="store_true", help="print a script that submits the plan to SLURM, and stop")
-    report.add_argument("--metric", default="BLEU", help="score to report: BLEU, chrF2 or 'BLEU (tokenised)'")
+    report.add_argument("--metric", default="bleu", help=f"score to report, {_METRIC_HELP}")
     report.add_argument(
         "--out", type=Path, metavar="DIR", help="output directory (default: experiments/GRID below --folder)"
     )
@@ -302,20 +308,22 @@ def _add_evaluate(commands) -> None:
     parser.add_argument(
         "--lenpen", type=length_penalty, default=1.0, help="length penalty: above 1 favours longer translations"
     )
+    parser.add_argument("--metrics", nargs="+", default=[], metavar="METRIC", help=f"more scores: {_METRIC_HELP}")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
 
 def _evaluate(args: argparse.Namespace) -> None:
     import json
 
+    from .evaluation.evaluate import evaluate_again
     from .evaluation.generate import Decoding
-    from .experiments.run import evaluate_again, load_run
+    from .evaluation.runs import load_run
     from .experiments.summary import show_scores
 
     decoding = Decoding(args.beam, args.lenpen)
-    evaluation = evaluate_again(load_run(args.folder), args.checkpoint, args.average, decoding)
+    evaluation = evaluate_again(load_run(args.folder), args.checkpoint, args.average, decoding, args.metrics)
     if args.json:
-        print(json.dumps(evaluation, indent=2))
+        print(json.dumps(evaluation.to_json(), indent=2))
     else:
         show_scores(evaluation)
 
@@ -329,6 +337,9 @@ def _add_compare(commands) -> None:
     )
     parser.add_argument("folders", type=Path, nargs="+", metavar="RUN", help="folders of runs, the baseline first")
     parser.add_argument("--test", help="name of the test set (default: the main one)")
+    parser.add_argument(
+        "--metrics", nargs="+", default=[], metavar="METRIC", help=f"instead of BLEU and chrF: {_METRIC_HELP}"
+    )
     parser.add_argument("--samples", type=whole(1, 1_000_000), default=1000, metavar="N", help="bootstrap samples")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
@@ -336,97 +347,41 @@ def _add_compare(commands) -> None:
 def _compare(args: argparse.Namespace) -> None:
     import json
 
-    from .evaluation.significance import render
-    from .experiments.comparison import compare_runs
-    from .experiments.run import load_run
+    from .evaluation.runs import load_run
+    from .evaluation.significance import compare_runs, render
 
-    compared = compare_runs([load_run(folder) for folder in args.folders], args.test, args.samples)
-    print(json.dumps([each.to_json() for each in compared], indent=2) if args.json else render(compared))
+    runs = [load_run(folder) for folder in args.folders]
+    compared = compare_runs(runs, args.test, args.metrics, args.samples)
+    print(json.dumps([line.to_json() for line in compared], indent=2) if args.json else render(compared))
 
 
 def _add_analyse(commands) -> None:
     parser = commands.add_parser(
         "analyse",
-        help="the paper's section 5 for finished runs: frequency, confidence, labels",
+        help="what distinguishes finished runs beyond their scores, the paper's section 5 among it",
         description="What distinguishes finished runs beyond their scores. Each analysis prints tables and writes "
         "Markdown, CSV, JSON and PNG.",
     )
-    analyses = parser.add_subparsers(dest="analysis", required=True, metavar="ANALYSIS")
-    frequency = _command(
-        analyses,
-        "frequency",
-        _frequency,
-        "BLEU on frequent and on rare text (Table 4)",
-        "Cut the validation and test sets into three equal parts by the Frequency Score of their source sentences, "
-        "the mean count of a sentence's subwords in the training text, and score each run on each part. What a run "
-        "has not translated yet, such as the validation set, is translated with beam 5 and kept for the next time.",
-    )
-    confidence = _command(
-        analyses,
-        "confidence",
-        _confidence,
-        "probabilities of the chosen tokens on the same parts (figure 2), and calibration",
-        "The probabilities of the tokens that beam search with beam 5 chose; and, with the right translation given "
-        "token by token, accuracy, entropy, expected calibration error and reliability diagrams.",
-    )
-    for each in (frequency, confidence):
-        _add_runs(each)
-    confidence.add_argument(
-        "--bins", type=whole(1, 1000), default=10, metavar="M", help="of the calibration error, of equal width"
-    )
-    labels = _command(
-        analyses,
-        "labels",
-        _labels,
-        "the smoothed label of every token of a translation (figure 1c)",
-        "For each token of TARGET as the translation of SOURCE: the smoothing mass α, the entropy H of the model's "
-        "prediction, the tokens that P* finds most probable, and the label, beside that of uniform label smoothing. "
-        'For example:  labo-fairseq analyse labels runs/bible/de-en/labo-seed1 "Am Anfang war das Wort." '
-        '"In the beginning was the Word."',
-    )
-    labels.add_argument("folder", nargs="?", type=Path, default=_RUNS, metavar="RUN", help=_NEWEST_HELP)
-    labels.add_argument("source_text", metavar="SOURCE", help="a sentence, as in the raw text")
-    labels.add_argument("target_text", metavar="TARGET", help="its translation")
-    labels.add_argument("--source", default="", metavar="LANG", help="language of SOURCE, where a run knows several")
-    labels.add_argument("--top", type=whole(1), default=5, metavar="N", help="how many tokens of P* to show")
-    labels.add_argument("--tau", type=float, help="temperature of P* (default: the run's, 1.25 if it has none)")
-    labels.add_argument("--alpha", help="'adaptive' or a number (default: the run's, or adaptive)")
-    labels.add_argument("--rho", type=float, help="of the adaptive α (default: the run's, or 0.5)")
-    labels.add_argument("--out", type=Path, metavar="DIR", help=_OUT_HELP)
+    # the analyses are found, and their libraries imported, only where the command is called
+    parser.fill = _add_analyses
 
 
-def _add_runs(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folders", type=Path, nargs="+", metavar="RUN", help="folders of runs, the baseline first")
-    parser.add_argument("--out", type=Path, metavar="DIR", help=_OUT_HELP)
+def _add_analyses(parser: argparse.ArgumentParser) -> None:
+    from .analysis import analyses
+
+    commands = parser.add_subparsers(dest="analysis", required=True, metavar="ANALYSIS")
+    for name, analysis in analyses().items():
+        subcommand = _command(commands, name, partial(_analyse, analysis), analysis.summary, analysis.description)
+        analysis.add_arguments(subcommand)
+        subcommand.add_argument("--out", type=Path, metavar="DIR", help=_OUT_HELP)
 
 
-def _frequency(args: argparse.Namespace) -> None:
-    from .experiments.analyses import analyse_frequency, publish, workplace
-    from .experiments.run import load_run
+def _analyse(analysis: "Analysis", args: argparse.Namespace) -> None:
+    from .analysis.base import publish, workplace
 
-    runs = [load_run(folder) for folder in args.folders]
+    runs, options = analysis.runs(args), analysis.options(args)
     with workplace(runs, args.out) as folder:
-        publish(analyse_frequency(runs, folder), folder)
-
-
-def _confidence(args: argparse.Namespace) -> None:
-    from .experiments.analyses import analyse_confidence, publish, workplace
-    from .experiments.run import load_run
-
-    runs = [load_run(folder) for folder in args.folders]
-    with workplace(runs, args.out) as folder:
-        publish(analyse_confidence(runs, folder, args.bins), folder)
-
-
-def _labels(args: argparse.Namespace) -> None:
-    from .experiments.analyses import analyse_labels, publish, workplace
-    from .experiments.translate import direction_of, newest_run
-
-    run = newest_run(args.folder)
-    given = {name: getattr(args, name) for name in ("tau", "alpha", "rho") if getattr(args, name) is not None}
-    found = analyse_labels([run], direction_of(run, args.source), args.source_text, args.target_text, given, args.top)
-    with workplace([run], args.out) as folder:
-        publish(found, folder)
+        publish(analysis.run(runs, folder, **options), folder)
 
 
 def _add_report(commands) -> None:
@@ -436,16 +391,17 @@ def _add_report(commands) -> None:
         _report,
         "one self-contained page on finished runs: curves, scores, cost, analyses",
         "Write report.html: training curves, α and entropy over time, scores with their signatures, cost, settings, "
-        "and the three analyses. It is one file that opens without a network, in any browser, light or dark. The "
+        "and all analyses. It is one file that opens without a network, in any browser, light or dark. The "
         "files of the analyses are written beside it.",
     )
-    _add_runs(parser)
+    parser.add_argument("folders", type=Path, nargs="+", metavar="RUN", help="folders of runs, the baseline first")
+    parser.add_argument("--out", type=Path, metavar="DIR", help=_OUT_HELP)
 
 
 def _report(args: argparse.Namespace) -> None:
-    from .experiments.analyses import workplace
+    from .analysis.base import workplace
+    from .evaluation.runs import load_run
     from .experiments.report import write_report
-    from .experiments.run import load_run
 
     runs = [load_run(folder) for folder in args.folders]
     with workplace(runs, args.out) as folder:
@@ -467,7 +423,8 @@ def _add_translate(commands) -> None:
 
 def _translate(args: argparse.Namespace) -> None:
     from .evaluation.generate import Decoding
-    from .experiments.translate import direction_of, newest_run, translate
+    from .evaluation.runs import direction_of, newest_run
+    from .experiments.translate import translate
 
     run = newest_run(args.folder)
     translate(run, direction_of(run, args.source), Decoding(args.beam))
@@ -513,9 +470,9 @@ def _refuse_repeated(parser: Parser, args: argparse.Namespace) -> None:
 
 
 def main(argv: Optional[List[str]] = None) -> int:
-    args = _parse(argv)
     # before fairseq is imported, which would show every library's debugging messages
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    args = _parse(argv)
     try:
         args.run(args)
         return 0

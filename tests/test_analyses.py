@@ -1,4 +1,4 @@
-"""The analyses' numbers, tables and pictures, without a model."""
+"""The analyses' numbers, tables and figures, without a model."""
 
 import json
 import math
@@ -15,16 +15,44 @@ from hypothesis import given
 from hypothesis import strategies as st
 from reference import adaptive_alpha
 
-from labo_fairseq.analysis.calibration import expected_calibration_error, reliability
-from labo_fairseq.analysis.confidence import HISTOGRAM_BINS, WHOLE, Confidence, chosen, forced
-from labo_fairseq.analysis.findings import confidence_analysis, frequency_analysis, labels_analysis
-from labo_fairseq.analysis.frequency import PARTS, count_tokens, frequency_scores, score_parts, thirds
-from labo_fairseq.analysis.labels import Labelling, label_positions
-from labo_fairseq.analysis.predictions import Predictions, join, predictions
+from labo_fairseq.analysis.calibration import (
+    Calibration,
+    ClasswiseBins,
+    Predictions,
+    adaptive_calibration_error,
+    at_temperature,
+    calibration_result,
+    expected_calibration_error,
+    fit_temperature,
+    join,
+    pearson,
+    predictions,
+    rank_auroc,
+    reliability,
+)
+from labo_fairseq.analysis.confidence import (
+    HISTOGRAM_BINS,
+    WHOLE,
+    Confidence,
+    confidence_result,
+    summarize_hypotheses,
+    summarize_teacher_forced,
+)
+from labo_fairseq.analysis.frequency import (
+    PARTS,
+    count_tokens,
+    frequency_result,
+    frequency_scores,
+    score_parts,
+    thirds,
+)
+from labo_fairseq.analysis.hypotheses import read_generation
+from labo_fairseq.analysis.labels import Labelling, label_positions, labels_result
+from labo_fairseq.data.types import Scoring
 from labo_fairseq.errors import UserError
-from labo_fairseq.evaluation.generate import chosen_probabilities
 from labo_fairseq.files import write_lines
 from labo_fairseq.reporting.figure import Figure, save_png, to_svg
+from labo_fairseq.reporting.html import Section, page
 from labo_fairseq.reporting.table import WIDTH, Table
 from labo_fairseq.reporting.training_curves import compared_panels, paint_compared
 
@@ -92,7 +120,9 @@ def test_each_part_has_sacrebleus_score(scored):
 
 def test_parts_are_scored_without_case_where_the_corpus_has_none(scored):
     references, _, scores, _ = scored
-    found = score_parts("test", scores, {"loud": [line.upper() for line in references]}, references, lowercase=True)
+    found = score_parts(
+        "test", scores, {"loud": [line.upper() for line in references]}, references, Scoring(lowercase=True)
+    )
     assert [each.bleu for each in found] == pytest.approx([100] * 3)
     assert "case:lc" in found[0].signature
 
@@ -106,7 +136,7 @@ def test_lines_that_do_not_fit(scored):
 
 
 def test_table_4(scored):
-    analysis = frequency_analysis(scored[3])
+    analysis = frequency_result(scored[3])
     (table,) = analysis.tables
     assert table.header == ("", "Most", "Medium", "Least")
     names = [row[0] for row in table.rows]
@@ -115,9 +145,9 @@ def test_table_4(scored):
     for column in (1, 2, 3):
         assert float(delta[column]) == pytest.approx(float(better[column]) - float(first[column]), abs=0.011)
         assert delta[column].startswith("+")
-    two = frequency_analysis([each for each in scored[3] if each.system != "worse"])
+    two = frequency_result([each for each in scored[3] if each.system != "worse"])
     assert [row[0] for row in two.tables[0].rows][:3] == ["base", "better", "Δ"]
-    one = frequency_analysis([each for each in scored[3] if each.system == "base"])
+    one = frequency_result([each for each in scored[3] if each.system == "base"])
     assert [row[0] for row in one.tables[0].rows] == ["base", "sentences", "mean Frequency Score"]
 
 
@@ -194,12 +224,109 @@ def test_calibration_of_what_is_known():
     assert expected_calibration_error(reliability(confidence, correct)) == pytest.approx(0.15)
     assert expected_calibration_error(reliability(np.zeros(0), np.zeros(0, dtype=bool))) == 0
     assert reliability(np.array([1 + 1e-7]), np.array([True]))[-1].tokens == 1, "rounded up beyond 1"
-    with pytest.raises(UserError, match="bins is 0"):
+    with pytest.raises(UserError, match="bins must be an integer ≥ 1, got 0"):
         reliability(confidence, correct, 0)
 
 
+def slow_classwise(p, target, bins):
+    """Kull et al. (2019), section 2, by its words: one class and one bin at a time."""
+    n, classes = p.shape
+    error = 0.0
+    for k in range(classes):
+        for m in range(1, bins + 1):
+            lowest = -math.inf if m == 1 else (m - 1) / bins
+            members = [i for i in range(n) if lowest < p[i, k] <= m / bins]
+            if members:
+                share = sum(int(target[i]) == k for i in members) / len(members)
+                mean = sum(float(p[i, k]) for i in members) / len(members)
+                error += len(members) / n * abs(share - mean)
+    return error / classes
+
+
+@pytest.mark.parametrize("bins", [1, 2, 10])
+@pytest.mark.parametrize("scale", [0.5, 5, 1e4])
+def test_classwise_calibration_error(bins, scale):
+    generator = torch.Generator().manual_seed(4)
+    p = (scale * torch.randn(60, 7, generator=generator, dtype=torch.float64)).softmax(dim=-1)
+    p[0] = torch.tensor([0.5, 0.5, 0, 0, 0, 0, 0], dtype=torch.float64)  # on an edge
+    target = torch.randint(6, (60,), generator=generator)  # the last class never occurs
+    tally = ClasswiseBins(7, bins)
+    for rows in (slice(0, 13), slice(13, 60)):
+        tally.add(p[rows], target[rows])
+    assert tally.error == pytest.approx(slow_classwise(p, target, bins), abs=1e-12)
+    assert ClasswiseBins(7, bins).error == 0
+
+
+def test_adaptive_calibration_error():
+    confidence = np.array([0.9, 0.2, 0.4, 0.6, 0.8, 0.8, 0.1])
+    correct = np.array([True, False, True, True, False, True, False])
+    # sorted: .1 .2 .4 | .6 .8 | .8 .9, the first of three bins holds one more
+    gaps = abs((0.7 - 1) / 3) * 3 + abs((1.4 - 1) / 2) * 2 + abs((1.7 - 2) / 2) * 2
+    assert adaptive_calibration_error(confidence, correct, 3) == pytest.approx(gaps / 7)
+    one_bin = abs(confidence.mean() - correct.mean())
+    assert adaptive_calibration_error(confidence, correct, 1) == pytest.approx(one_bin)
+    assert adaptive_calibration_error(np.zeros(0), np.zeros(0, dtype=bool)) == 0
+    with pytest.raises(UserError, match="bins must be an integer ≥ 1, got 0"):
+        adaptive_calibration_error(confidence, correct, 0)
+
+
+def test_calibration_errors_are_those_of_torchmetrics():
+    """Its l1 norm is ECE; one binary problem per class is the classwise error."""
+    classification = pytest.importorskip("torchmetrics.functional.classification")
+    generator = torch.Generator().manual_seed(5)
+    p = (3 * torch.randn(500, 6, generator=generator, dtype=torch.float64)).softmax(dim=-1)
+    target = torch.randint(6, (500,), generator=generator)
+    told = predictions(p.log(), target)
+    expected = classification.multiclass_calibration_error(p, target, 6, n_bins=10, norm="l1").item()
+    assert expected_calibration_error(reliability(told.confidence, told.correct)) == pytest.approx(expected, abs=1e-6)
+    tally = ClasswiseBins(6)
+    tally.add(p, target)
+    binary = [
+        classification.binary_calibration_error(p[:, k], target.eq(k).int(), n_bins=10, norm="l1").item()
+        for k in range(6)
+    ]
+    assert tally.error == pytest.approx(np.mean(binary), abs=1e-6)
+    positive = told.correct
+    auroc = classification.binary_auroc(torch.tensor(told.confidence), torch.tensor(positive).int()).item()
+    assert rank_auroc(told.confidence, positive) == pytest.approx(auroc, abs=1e-6)
+
+
+@pytest.mark.parametrize("truth", [0.4, 1.0, 3.0])
+def test_temperature_is_recovered(truth):
+    """Targets are drawn from softmax(z/T): T makes them most likely, up to what a sample tells."""
+    generator = torch.Generator().manual_seed(6)
+    logits = 2 * torch.randn(20000, 8, generator=generator)
+    logits[:, 7] = -math.inf
+    target = (logits / truth).softmax(dim=-1).multinomial(1, generator=generator).squeeze(-1)
+    halves = list(zip(logits.split(9000), target.split(9000)))
+    fitted = fit_temperature(lambda: halves)
+    assert fitted == pytest.approx(truth, rel=0.05)
+
+    def nll(temperature):
+        return -at_temperature(temperature)(logits.double()).gather(-1, target[:, None]).mean().item()
+
+    assert nll(fitted) <= min(nll(1.001 * fitted), nll(fitted / 1.001)), "the minimum, not near it"
+
+
+def test_temperature_without_a_minimum():
+    logits = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
+    right, wrong = torch.tensor([0, 1]), torch.tensor([1, 0])
+    assert fit_temperature(lambda: [(logits, right)]) == pytest.approx(0.05), "always right: as sure as allowed"
+    assert fit_temperature(lambda: [(logits, wrong)]) == pytest.approx(20), "always wrong: as unsure as allowed"
+    assert fit_temperature(lambda: [(torch.zeros(2, 2), right)]) == 1, "it makes no difference"
+
+
+def test_ranks():
+    scores, positive = np.array([0.1, 0.4, 0.4, 0.8]), np.array([False, True, False, True])
+    # of four pairs three are right and one is a tie
+    assert rank_auroc(scores, positive) == pytest.approx(3.5 / 4)
+    assert rank_auroc(scores, np.ones(4, dtype=bool)) is None
+    assert pearson(scores, 2 * scores + 1) == pytest.approx(1)
+    assert pearson(scores, np.ones(4)) is None
+
+
 def test_chosen_tokens():
-    found = chosen([np.array([0.91, 0.93, 0.1]), np.array([]), np.array([1.0, 0.0])])
+    found = summarize_hypotheses([np.array([0.91, 0.93, 0.1]), np.array([]), np.array([1.0, 0.0])])
     assert found.tokens == 5
     assert found.mean == pytest.approx(2.94 / 5)
     assert found.median == 0.91
@@ -208,7 +335,7 @@ def test_chosen_tokens():
     assert found.histogram[18] == pytest.approx(0.4)
     assert found.histogram[-1] == found.histogram[0] == pytest.approx(0.2)
     assert sum(found.histogram) == pytest.approx(1)
-    nothing = chosen([np.array([])])
+    nothing = summarize_hypotheses([np.array([])])
     assert (nothing.tokens, nothing.mean, nothing.peak) == (0, None, None)
 
 
@@ -222,7 +349,8 @@ def test_chosen_probabilities_are_read_from_fairseqs_output(tmp_path):
         "P-0\t-3.5",
     ]
     write_lines(tmp_path / "log", lines)
-    found = chosen_probabilities(tmp_path / "log")
+    subwords, found = read_generation(tmp_path / "log")
+    assert subwords == {1: "a b"}
     assert sorted(found) == [0, 1]
     np.testing.assert_allclose(found[1], [0.5, 0.25, 1])
     np.testing.assert_allclose(found[0], [2**-3.5])
@@ -281,7 +409,7 @@ def test_more_tokens_than_there_are(top):
         label_positions(torch.zeros(1, 4), torch.tensor([1]), list("abcd"), Labelling(), top)
 
 
-# tables, files, pictures
+# tables, files, figures
 
 
 def test_table_is_aligned_and_fits_the_terminal():
@@ -299,8 +427,12 @@ def test_table_escapes_what_would_break_it():
     table = Table("a < b", ("token", "p"), [("|", "0.5"), ("<s>", "1")])
     assert r"| \| | 0.5 |" in table.markdown()
     assert "| --- | ---: |" in table.markdown()
-    assert '<th scope="row">&lt;s&gt;</th><td class="number">1</td>' in table.html()
-    assert "<caption>a &lt; b</caption>" in table.html()
+    html = page("<script>", "& text", [Section("x", "<b>", [table])])
+    assert '<th scope="row">&lt;s&gt;</th><td class="number">1</td>' in html
+    assert "<caption>a &lt; b</caption>" in html
+    assert "<title>&lt;script&gt;</title>" in html
+    assert "<script>" not in html
+    assert "<b>" not in html
 
 
 @pytest.fixture(scope="module")
@@ -312,8 +444,23 @@ def confidences():
             for part in (*PARTS, WHOLE):
                 values = rng.random((3, 40))
                 told = Predictions(values[0] / 2, values[0], values[1] < values[0], 5 * values[2])
-                found.append(Confidence(test, system, part, chosen([values[2]]), forced(told, 5)))
+                found.append(
+                    Confidence(test, system, part, summarize_hypotheses([values[2]]), summarize_teacher_forced(told, 5))
+                )
     return found
+
+
+def calibrations():
+    rng = np.random.default_rng(2)
+    measured = []
+    for test in ("valid", "test"):
+        for system in ("ls", "labo"):
+            for kind, temperature in (("model", None), ("temperature", 0.8)):
+                confidence = rng.random(60)
+                diagram = reliability(confidence, rng.random(60) < confidence, 5)
+                numbers = (60, 4.0, 0.5, 0.5, 0.1, 0.1, 0.001, None, 0.3)
+                measured.append(Calibration(test, system, kind, temperature, *numbers, diagram))
+    return measured
 
 
 def positions():
@@ -324,24 +471,28 @@ def positions():
 
 def analyses(scored, confidences):
     return {
-        "frequency": frequency_analysis(scored[3]),
-        "confidence": confidence_analysis(confidences, 5),
-        "labels": labels_analysis(
-            "x", "y", {"ls": positions(), "labo": positions()}, {"ls": "ls: τ", "labo": "labo: τ"}
-        ),
+        "frequency": frequency_result(scored[3]),
+        "confidence": confidence_result(confidences, 5),
+        "calibration": calibration_result(calibrations(), 5),
+        "labels": labels_result("x", "y", {"ls": positions(), "labo": positions()}, {"ls": "ls: τ", "labo": "labo: τ"}),
     }
 
 
 @pytest.mark.parametrize(
-    ("name", "pictures"),
-    [("frequency", ["frequency"]), ("confidence", ["confidence", "calibration"]), ("labels", ["labels-1", "labels-2"])],
+    ("name", "figures"),
+    [
+        ("frequency", ["frequency"]),
+        ("confidence", ["confidence"]),
+        ("calibration", ["calibration"]),
+        ("labels", ["labels-1", "labels-2"]),
+    ],
 )
-def test_files_of_an_analysis(scored, confidences, name, pictures, tmp_path):
+def test_files_of_an_analysis(scored, confidences, name, figures, tmp_path):
     analysis = analyses(scored, confidences)[name]
     paths = analysis.write(tmp_path)
     assert [path.name for path in paths] == [
         *(f"{name}.{ending}" for ending in ("md", "csv", "json")),
-        *(f"{picture}.png" for picture in pictures),
+        *(f"{figure}.png" for figure in figures),
     ]
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(path.name for path in paths), (
         "nothing else is left"
@@ -360,40 +511,49 @@ def test_without_matplotlib_the_rest_is_written(scored, confidences, tmp_path, m
     monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
     for analysis in analyses(scored, confidences).values():
         assert len(analysis.write(tmp_path)) == 3
-        assert [to_svg(picture) for picture in analysis.pictures] == [None] * len(analysis.pictures)
+        assert [to_svg(figure) for figure in analysis.figures] == [None] * len(analysis.figures)
 
 
-def test_pictures_show_the_numbers(scored, confidences):
+def painted(figure):
+    from matplotlib.figure import Figure as Canvas
+
+    canvas = Canvas()
+    figure.paint(canvas)
+    return canvas
+
+
+def test_figures_show_the_numbers(scored, confidences):
     """What the panels hold, read back from matplotlib."""
-    from matplotlib.figure import Figure
+    results = analyses(scored, confidences)
+    lines = painted(results["frequency"].figures[0]).axes[0].get_lines()
+    dots = [value for line in lines for value in line.get_ydata()]
+    assert dots == pytest.approx([part.bleu for part in scored[3]])
+    assert len({(line.get_color(), line.get_marker()) for line in lines}) == len(lines), "color and shape"
 
-    figure = Figure()
-    analyses(scored, confidences)["frequency"].pictures[0].paint(figure)
-    heights = [bar.get_height() for bar in figure.axes[0].patches]
-    assert heights == pytest.approx([each.bleu for each in scored[3]])
-
-    figure = Figure()
-    histograms, diagrams = analyses(scored, confidences)["confidence"].pictures
-    histograms.paint(figure)
-    assert [axes.get_title() for axes in figure.axes] == ["ls, valid", "labo, valid", "ls, test", "labo, test"]
-    assert len({(axes.get_xlim(), axes.get_ylim()) for axes in figure.axes}) == 1, "not the same axes"
-    drawn = [list(stairs.get_data().values) for axes in figure.axes for stairs in axes.patches]
+    panels = painted(results["confidence"].figures[0]).axes
+    assert [axes.get_title() for axes in panels] == ["ls, valid", "labo, valid", "ls, test", "labo, test"]
+    assert len({(axes.get_xlim(), axes.get_ylim()) for axes in panels}) == 1, "not the same axes"
+    drawn = [list(stairs.get_data().values) for axes in panels for stairs in axes.patches]
     assert drawn == [
-        pytest.approx([100 * share for share in each.chosen.histogram]) for each in confidences if each.part != WHOLE
+        pytest.approx([100 * share for share in one.chosen.histogram]) for one in confidences if one.part != WHOLE
     ]
 
-    figure = Figure()
-    diagrams.paint(figure)
-    for axes, each in zip(figure.axes, (each for each in confidences if each.part == WHOLE)):
-        accuracies = [one.accuracy for one in each.forced.reliability if one.tokens]
-        assert [bar.get_height() for bar in axes.patches] == pytest.approx(accuracies)
-        assert f"ECE {100 * each.forced.ece:.1f} %" in axes.get_title()
+    panels = painted(results["calibration"].figures[0]).axes
+    assert [axes.get_title() for axes in panels] == ["ls, valid", "labo, valid", "ls, test", "labo, test"]
+    for axes in panels:
+        of_panel = [one for one in calibrations() if f"{one.system}, {one.test}" == axes.get_title()]
+        # the first line is the diagonal; the bars of the errors are collections
+        curves = [line for line in axes.get_lines()[1:] if len(line.get_xdata())]
+        for line, one in zip(curves, of_panel):
+            full = [bin for bin in one.reliability if bin.tokens]
+            assert list(line.get_xdata()) == pytest.approx([bin.confidence for bin in full])
+            assert list(line.get_ydata()) == pytest.approx([bin.accuracy for bin in full])
+        assert len(curves) == len(of_panel) == 2
 
-    figure = Figure()
-    analyses(scored, confidences)["labels"].pictures[0].paint(figure)
-    for axes, each in zip(figure.axes, positions()):
+    panels = painted(results["labels"].figures[0]).axes
+    for axes, position in zip(panels, positions()):
         widths = [bar.get_width() for bar in axes.patches]
-        assert widths[:3] == pytest.approx([1, each.right.uniform, each.right.label])
+        assert widths[:3] == pytest.approx([1, position.right.uniform, position.right.label])
         assert Counter(widths)[1.0] == 1, "one token is the right one"
 
 
@@ -401,14 +561,14 @@ def test_svg_follows_the_page(tmp_path):
     def paint(figure):
         figure.subplots().set_title("title")
 
-    picture = Figure("x", "a picture", (3, 2), paint)
-    svg = to_svg(picture)
+    figure = Figure("x", "a figure", (3, 2), paint)
+    svg = to_svg(figure)
     assert svg.startswith("<svg")
     assert "prefers-color-scheme:dark" in svg
     assert "var(--ink)" in svg
     assert "#010203" not in svg
-    assert svg == to_svg(picture), "equal pictures are equal files"
-    assert save_png(tmp_path / "x.png", picture.size, paint)
+    assert svg == to_svg(figure), "equal figures are equal files"
+    assert save_png(tmp_path / "x.png", figure.size, paint)
     assert (tmp_path / "x.png").read_bytes().startswith(PNG)
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import sys
 from html.parser import HTMLParser
 
 import numpy as np
@@ -11,13 +12,16 @@ import pytest
 from browser import browser
 from fairseq_runs import command, finished, read_csv, run
 
+from labo_fairseq import cli
+from labo_fairseq.analysis.calibration import join, predictions
+from labo_fairseq.analysis.frequency import training_counts
 from labo_fairseq.analysis.hypotheses import decode, held_out
-from labo_fairseq.analysis.predictions import join
-from labo_fairseq.analysis.teacher_forcing import TeacherForcedModel, checkpoint_of
+from labo_fairseq.analysis.labels import labelling_of
+from labo_fairseq.analysis.teacher_forcing import TeacherForcedModel
 from labo_fairseq.commands import USER_DIR
 from labo_fairseq.evaluation.generate import generation_log
-from labo_fairseq.experiments.analyses import labelling_of, training_counts
-from labo_fairseq.experiments.run import load_run
+from labo_fairseq.evaluation.metrics import METRICS, Decomposition, Metric, Score, register
+from labo_fairseq.evaluation.runs import load_run
 from labo_fairseq.files import read_lines
 from labo_fairseq.reporting.table import WIDTH
 
@@ -34,7 +38,7 @@ def pair(multi30k):
 
 def test_help_teaches():
     shown = run(LABO, "analyse", "--help").stdout
-    assert all(name in shown for name in ("frequency", "confidence", "labels"))
+    assert all(name in shown for name in ("frequency", "confidence", "calibration", "labels"))
     shown = run(LABO, "analyse", "labels", "--help").stdout
     assert '"Am Anfang war das Wort."' in " ".join(shown.split())
     assert "None" not in shown
@@ -56,7 +60,7 @@ def test_teacher_forcing_is_fairseq_validate(pair, tmp_path):
     """Likelihood, accuracy and entropy on the validation set."""
     labo = load_run(pair[1])
     done = run(
-        *(command("fairseq-validate"), labo.data.binarised, "--user-dir", USER_DIR, "--path", checkpoint_of(labo)),
+        *(command("fairseq-validate"), labo.data.binarised, "--user-dir", USER_DIR, "--path", labo.checkpoint),
         *("--task", "translation", "--max-tokens", "1000", "--log-format", "json", "--cpu"),
         # fairseq-fixed leaves out sentences that do not fill a multiple
         *("--required-batch-size-multiple", "1"),
@@ -64,7 +68,7 @@ def test_teacher_forcing_is_fairseq_validate(pair, tmp_path):
     assert done.returncode == 0, done.stdout[-3000:]
     known = {name: float(value) for name, value in json.loads(re.search(r"valid \| (\{.*\})", done.stdout)[1]).items()}
     pairs = list(zip(*(read_lines(labo.data.subwords("valid", side)) for side in ("de", "en"))))
-    found = join(TeacherForcedModel(labo, ("de", "en")).predictions(pairs, "valid"))
+    found = join(TeacherForcedModel(labo, ("de", "en")).map(pairs, predictions, "valid"))
     assert -np.log2(found.probability).mean() == pytest.approx(known["valid_nll_loss"], abs=0.002)
     assert 100 * found.correct.mean() == pytest.approx(known["valid_accuracy"], abs=0.002)
     assert found.entropy.mean() == pytest.approx(known["valid_entropy"], abs=0.002)
@@ -78,13 +82,13 @@ def test_probabilities_of_chosen_tokens_are_those_under_teacher_forcing(pair, tm
     test = held_out(labo)[1]
     decoded = decode(labo, test, tmp_path)
     assert not list(tmp_path.iterdir()), "the run has these translations"
-    log = generation_log(labo.translation(test.split, test.direction))
+    log = generation_log(labo.hypotheses(test.split, test.direction))
     lines = (line.split("\t") for line in read_lines(log) if line.startswith("H-"))
     hypotheses = {int(number[2:]): text for number, _, text in lines}
     sources = list(read_lines(labo.data.subwords(test.name, "de")))
-    told = TeacherForcedModel(labo, test.direction).predictions(
-        [(source, hypotheses[number]) for number, source in enumerate(sources)], "told"
-    )
+    assert decoded.subwords == [hypotheses[number] for number in range(len(sources))]
+    pairs = list(zip(sources, decoded.subwords))
+    told = TeacherForcedModel(labo, test.direction).map(pairs, predictions, "told")
     assert len(decoded.lines) == len(decoded.probabilities) == len(sources) == 50
     for probabilities, each in zip(decoded.probabilities, told):
         # printed with four decimals of the logarithm
@@ -137,7 +141,7 @@ def test_translations_of_another_model_are_not_taken(pair, tmp_path):
     labo = load_run(pair[1])
     valid = held_out(labo)[0]
     decode(labo, valid, tmp_path)
-    checkpoint = checkpoint_of(labo)
+    checkpoint = labo.checkpoint
     status = checkpoint.stat()
     os.utime(checkpoint, ns=(status.st_atime_ns, status.st_mtime_ns + 10**9))
     decode(labo, valid, tmp_path)
@@ -166,7 +170,105 @@ def test_confidence(pair, analysed):
     facts = json.loads((out / "confidence.json").read_text(encoding="utf-8"))
     assert [len(each["forced"]["reliability"]) for each in facts["distributions"]] == [4] * len(rows)
     assert (out / "confidence.png").exists()
+
+
+def test_calibration(pair, analysed):
+    out = analysed[0]
+    done = run(LABO, "analyse", "calibration", *pair, "--out", out, "--bins", "5")
+    assert done.returncode == 0, done.stdout[-3000:]
+    rows = {(row["test"], row["system"], row["kind"]): row for row in read_csv(out / "calibration.csv")}
+    kinds = list(dict.fromkeys(kind for *_, kind in rows))
+    assert {"model", "temperature"} <= set(kinds)
+    assert len(rows) == len(SETS) * len(NAMES) * len(kinds)
+    for name in NAMES:
+        # the validation set is what the temperature was fitted on
+        model, fitted = (float(rows["valid", name, kind]["nll"]) for kind in ("model", "temperature"))
+        assert fitted < model
+        assert float(rows["valid", name, "temperature"]["temperature"]) != 1
+        for test in SETS:
+            accuracies = {rows[test, name, kind]["accuracy"] for kind in kinds}
+            assert len(accuracies) == 1, "the best token stays the best"
+    # the same model, the same tokens: what the confidence analysis says of them
+    labo = load_run(pair[1])
+    pairs = list(zip(*(read_lines(labo.data.subwords("valid", side)) for side in ("de", "en"))))
+    told = join(TeacherForcedModel(labo, ("de", "en")).map(pairs, predictions, "valid"))
+    row = rows["valid", NAMES[1], "model"]
+    assert float(row["nll"]) == pytest.approx(-np.log2(told.probability).mean(), rel=1e-5)
+    assert float(row["confidence"]) == pytest.approx(told.confidence.mean(), rel=1e-5)
+    diagrams = json.loads((out / "calibration.json").read_text(encoding="utf-8"))["diagrams"]
+    assert all(len(one["reliability"]) == 5 for one in diagrams)
+    assert sum(bin["tokens"] for bin in diagrams[0]["reliability"]) == diagrams[0]["tokens"]
     assert (out / "calibration.png").exists()
+    table = done.stdout[done.stdout.index("valid\n\n") :]
+    assert max(map(len, table.splitlines()[:8])) <= WIDTH
+
+
+# one entry, one module: a score and an analysis of one's own
+
+
+def test_a_score_of_ones_own(pair, monkeypatch, capsys, tmp_path):
+    """One entry in the registry: the command line, the significance test and the tables know it."""
+
+    def statistics(texts, scoring):
+        rows = ((len(line.split()), len(right.split())) for line, right in zip(texts.hypotheses, texts.references))
+        return np.array(list(rows), dtype=np.float64)
+
+    def ratio(sums):
+        return 100 * sums[..., 0] / sums[..., 1]
+
+    def length_ratio(texts, scoring):
+        return Score("length ratio", float(ratio(statistics(texts, scoring).sum(axis=0))), "words")
+
+    monkeypatch.setitem(METRICS, "length", None)  # which takes it away again
+    register(Metric("length", lambda scoring: "length ratio", length_ratio, Decomposition(statistics, ratio)))
+    folders = [str(folder) for folder in pair]
+    assert cli.main(["compare", *folders, "--metrics", "length", "--json"]) == 0
+    first, second = json.loads(capsys.readouterr().out)
+    lines = [list(read_lines(load_run(folder).hypotheses("test_2016_flickr", ("de", "en")))) for folder in pair]
+    right = list(read_lines(load_run(pair[0]).data.raw("test_2016_flickr", "en")))
+    words = [sum(len(line.split()) for line in text) for text in (*lines, right)]
+    assert first["score"] == pytest.approx(100 * words[0] / words[2])
+    assert second["score"] == pytest.approx(100 * words[1] / words[2])
+    assert 0 < second["p"] <= 1
+    assert cli.main(["evaluate", folders[1], "--beam", "1", "--metrics", "length"]) == 0
+    assert capsys.readouterr().out.count("length ratio ") == len(SETS) - 1
+
+
+TOY_ANALYSIS = """
+from labo_fairseq.analysis.base import Analysis, AnalysisResult
+from labo_fairseq.evaluation.runs import runs_by_name
+from labo_fairseq.reporting.table import Table
+
+class Toy(Analysis):
+    name, summary, description = "toy", "length of the logs", "Count the lines of every log."
+
+    def run(self, runs, folder, **options):
+        lines = {name: sum(1 for _ in open(run.log)) for name, run in runs_by_name(runs).items()}
+        table = Table("lines", ("", "lines"), [(name, str(number)) for name, number in lines.items()])
+        records = [{"system": name, "lines": number} for name, number in lines.items()]
+        return AnalysisResult("toy", "Toy analysis", "What it shows.", [table], [], records, {})
+
+ANALYSIS = Toy()
+"""
+
+
+def test_an_analysis_of_ones_own(pair, tmp_path, monkeypatch, capsys):
+    """One module in the package: a subcommand with its help, files, and a section of the report."""
+    from labo_fairseq import analysis
+
+    (tmp_path / "toy.py").write_text(TOY_ANALYSIS, encoding="utf-8")
+    monkeypatch.setattr(analysis, "__path__", [*analysis.__path__, str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "labo_fairseq.analysis.toy", raising=False)
+    with pytest.raises(SystemExit):
+        cli.main(["analyse", "--help"])
+    assert "length of the logs" in capsys.readouterr().out
+    folders = [str(folder) for folder in pair]
+    assert cli.main(["analyse", "toy", *folders, "--out", str(tmp_path / "out")]) == 0
+    lines = [str((folder / "train.log").read_text(encoding="utf-8").count("\n")) for folder in pair]
+    assert [row["lines"] for row in read_csv(tmp_path / "out" / "toy.csv")] == lines
+    monkeypatch.setattr("labo_fairseq.experiments.report.analyses", lambda: {"toy": analysis.analyses()["toy"]})
+    assert cli.main(["report", *folders, "--out", str(tmp_path / "out")]) == 0
+    assert "Toy analysis</h2>" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
 
 
 def test_labels(pair):
@@ -244,9 +346,9 @@ def report(pair, analysed):
 def test_report_holds_everything(report, pair):
     text = report.read_text(encoding="utf-8")
     outline = Outline(text)
-    assert [tag for tag, _ in outline.headings] == ["h1", *["h2"] * 6]
+    assert [tag for tag, _ in outline.headings] == ["h1", *["h2"] * 7]
     assert [words.split()[0] for _, words in outline.headings[1:]] == [
-        *("Scores", "Training", "Settings", "BLEU", "Confidence", "Labels")
+        *("Scores", "Training", "Settings", "Calibration", "Confidence", "BLEU", "Labels")
     ]
     for folder in pair:
         result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
@@ -257,7 +359,7 @@ def test_report_holds_everything(report, pair):
         assert f"{result['training']['target_tokens_per_second']:,.0f}" in text
         assert f"{result['training']['peak_memory_mib']:,}" in text
     assert "criterion.tau" in text
-    for name in ("frequency", "confidence", "labels"):
+    for name in ("frequency", "confidence", "calibration", "labels"):
         assert (report.parent / f"{name}.md").exists()
 
 

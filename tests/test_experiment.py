@@ -141,7 +141,10 @@ def test_report(finished):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["report", "FILE", "--metric", "TER"], "no run has a score 'TER': choose from BLEU, BLEU (tokenised), chrF2"),
+        (
+            ["report", "FILE", "--metric", "METEOR"],
+            "unknown metric 'METEOR': choose from bleu, chrf, chrf++, ter, spbleu, tokenized, compounds, comet",
+        ),
         (["FILE", "--only", "6"], "small has no run 6: they go from 0 to 5"),
     ],
 )

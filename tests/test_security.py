@@ -19,9 +19,10 @@ from labo_fairseq.commands import USER_DIR
 from labo_fairseq.criterions.distillation import KnowledgeDistillationConfig, KnowledgeDistillationCriterion
 from labo_fairseq.errors import UserError
 from labo_fairseq.evaluation.average_checkpoints import average_checkpoints
+from labo_fairseq.evaluation.evaluate import evaluate_again
 from labo_fairseq.evaluation.generate import Decoding
+from labo_fairseq.evaluation.runs import Run
 from labo_fairseq.experiments.checkpoint_recovery import recover_checkpoints
-from labo_fairseq.experiments.run import Run, evaluate_again
 from labo_fairseq.mending.loading import calculate
 
 CANARY = "executed"

@@ -10,9 +10,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence
 
+from ..data.types import Scoring
 from ..errors import UserError
-from ..evaluation.metrics import score
+from ..evaluation.metrics import Texts, Translation, find_metric, score
+from ..evaluation.runs import Run, runs_by_name
 from ..files import read_lines
+from ..reporting.figure import Figure, legend_above, marker_style, plain
+from ..reporting.table import Table
+from .base import Analysis, AnalysisResult
+from .hypotheses import TRANSLATIONS, HeldOut, decode, held_out
 
 PARTS = ("most", "medium", "least")
 
@@ -34,6 +40,17 @@ class PartScore:
         return asdict(self)
 
 
+def training_counts(run: Run) -> Counter:
+    """How often each subword occurs in the text that ``run`` was trained on, both sides together."""
+    splits = [(run.data.split("train", *direction), direction) for direction in run.directions]
+    return count_tokens(run.data.subwords(split, side) for split, direction in splits for side in direction)
+
+
+def source_scores(run: Run, test: HeldOut, counts: Mapping[str, int]) -> List[float]:
+    """The Frequency Score of every source sentence of a test set."""
+    return frequency_scores(read_lines(run.data.subwords(test.name, test.direction[0])), counts)
+
+
 def count_tokens(texts: Iterable[Path]) -> Counter:
     """How often each token occurs in files of tokens separated by spaces."""
     counts: Counter = Counter()
@@ -45,8 +62,8 @@ def count_tokens(texts: Iterable[Path]) -> Counter:
 
 def frequency_scores(lines: Iterable[str], counts: Mapping[str, int]) -> List[float]:
     """F(x) = Σ f(x_i) / N of every line (Eq. 18); 0 where a line has no token."""
-    tokens = (line.split() for line in lines)
-    return [sum(counts.get(token, 0) for token in each) / max(len(each), 1) for each in tokens]
+    sentences = (line.split() for line in lines)
+    return [sum(counts.get(token, 0) for token in tokens) / max(len(tokens), 1) for tokens in sentences]
 
 
 def thirds(scores: Sequence[float]) -> List[List[int]]:
@@ -70,7 +87,7 @@ def score_parts(
     scores: Sequence[float],
     systems: Mapping[str, Sequence[str]],
     references: Sequence[str],
-    lowercase: bool = False,
+    scoring: Optional[Scoring] = None,
 ) -> List[PartScore]:
     """BLEU of every system on each third of a test set, by system, then by part.
 
@@ -78,7 +95,7 @@ def score_parts(
         scores: Frequency Score of every source sentence.
         systems: name → detokenised translations, the baseline first.
         references: one a sentence.
-        lowercase: compare without case.
+        scoring: how translations of the corpus are scored.
 
     Raises:
         UserError: numbers of sentences that differ, or fewer than three.
@@ -86,13 +103,98 @@ def score_parts(
     for name, lines in {"the references": references, **systems}.items():
         if len(lines) != len(scores):
             raise UserError(f"{test}: {name} has {len(lines)} lines, but there are {len(scores)} source sentences")
-    found: List[PartScore] = []
+    bleu, scored = find_metric("bleu"), []
     first: Dict[str, float] = {}
     for system, hypotheses in systems.items():
         for part, indices in zip(PARTS, thirds(scores)):
-            bleu = score([hypotheses[i] for i in indices], [references[i] for i in indices], lowercase)[0]
-            frequency = sum(scores[i] for i in indices) / len(indices)
-            delta = bleu.value - first[part] if part in first else None
-            first.setdefault(part, bleu.value)
-            found.append(PartScore(test, part, len(indices), frequency, system, bleu.value, delta, bleu.signature))
-    return found
+            ours, right = ([lines[index] for index in indices] for lines in (hypotheses, references))
+            # BLEU does not read the source
+            value = score(bleu, Translation(Texts(right, ours, right)), scoring)
+            frequency = sum(scores[index] for index in indices) / len(indices)
+            delta = value.value - first[part] if part in first else None
+            first.setdefault(part, value.value)
+            scored.append(PartScore(test, part, len(indices), frequency, system, value.value, delta, value.signature))
+    return scored
+
+
+def frequency_result(scored: Sequence[PartScore]) -> AnalysisResult:
+    """The paper's Table 4, of what :func:`score_parts` found on one test set or more."""
+    tests, systems = (list(dict.fromkeys(getattr(part, name) for part in scored)) for name in ("test", "system"))
+    figure = Figure(
+        "frequency",
+        f"Dots: BLEU on the most, medium and least frequent third of {', '.join(tests)}, by {', '.join(systems)}. "
+        "The tables hold the numbers.",
+        (1.5 + 2.9 * len(tests), 3.4),
+        lambda canvas: paint_frequency(canvas, scored),
+    )
+    return AnalysisResult(
+        "frequency",
+        "BLEU by the frequency of the source tokens",
+        "Source sentences in the order of their Frequency Score (Eq. 18), the mean count of their subwords in the "
+        "training text, cut into three equal parts from the most to the least frequent; Δ is the difference from "
+        f"{systems[0]}. Beam 5; BLEU by sacreBLEU, {scored[0].signature}.",
+        [_table_4([part for part in scored if part.test == test]) for test in tests],
+        [figure],
+        [part.to_json() for part in scored],
+        {},
+    )
+
+
+def _table_4(scored: Sequence[PartScore]) -> Table:
+    systems = list(dict.fromkeys(part.system for part in scored))
+    rows = []
+    for system in systems:
+        of_system = [part for part in scored if part.system == system]
+        rows.append((system, *(f"{part.bleu:.2f}" for part in of_system)))
+        if of_system[0].delta is not None:
+            name = "Δ" if len(systems) == 2 else f"Δ {system}"
+            rows.append((name, *(f"{part.delta:+.2f}" for part in of_system)))
+    parts = scored[: len(PARTS)]
+    rows.append(("sentences", *(str(part.sentences) for part in parts)))
+    rows.append(("mean Frequency Score", *(f"{part.frequency:,.0f}" for part in parts)))
+    return Table(f"{scored[0].test}, BLEU", ("", *(part.capitalize() for part in PARTS)), rows)
+
+
+def paint_frequency(figure: Any, scores: Sequence[PartScore]) -> None:
+    """BLEU by part, a panel per test set and a dot per system."""
+    tests, systems = (list(dict.fromkeys(getattr(part, name) for part in scores)) for name in ("test", "system"))
+    width = 0.6 / len(systems)
+    for axes, test in zip(figure.subplots(1, len(tests), sharey=True, squeeze=False).flat, tests):
+        for number, system in enumerate(systems):
+            values = [part.bleu for part in scores if (part.test, part.system) == (test, system)]
+            places = [part + (number - (len(systems) - 1) / 2) * width for part in range(len(PARTS))]
+            axes.plot(places, values, linestyle="", markersize=6, label=system, **marker_style(number))
+            for place, value in zip(places, values):
+                axes.annotate(f"{value:.1f}", (place, value), (0, 6), textcoords="offset points", ha="center", size=7)
+        axes.set_title(test, fontsize=10)
+        axes.set_xticks(range(len(PARTS)), PARTS)
+        axes.set_xlabel("frequency of the source tokens")
+        plain(axes)
+        axes.margins(x=0.15, y=0.15)
+    figure.axes[0].set_ylabel("BLEU")
+    legend_above(figure)
+
+
+class FrequencyAnalysis(Analysis):
+    """BLEU on the thirds of the validation and test sets by Frequency Score: Table 4."""
+
+    name = "frequency"
+    summary = "BLEU on frequent and on rare text (Table 4)"
+    description = (
+        "Cut the validation and test sets into three equal parts by the Frequency Score of their source sentences, the "
+        "mean count of a sentence's subwords in the training text, and score each run on each part. What a run has not "
+        "translated yet, such as the validation set, is translated with beam 5 and kept for the next time."
+    )
+
+    def run(self, runs: Sequence[Run], folder: Path, **options: Any) -> AnalysisResult:
+        systems, data = runs_by_name(runs), runs[0].data
+        counts = training_counts(runs[0])
+        scored: List[PartScore] = []
+        for test in held_out(runs[0]):
+            lines = {name: decode(run, test, folder / TRANSLATIONS).lines for name, run in systems.items()}
+            references = list(read_lines(data.raw(test.name, test.direction[1])))
+            scored += score_parts(test.name, source_scores(runs[0], test, counts), lines, references, data.scoring)
+        return frequency_result(scored)
+
+
+ANALYSIS = FrequencyAnalysis()

@@ -1,22 +1,20 @@
-"""Best hypotheses of runs on their validation and test sets, as text and as probabilities."""
+"""Best hypotheses of runs on their validation and test sets, as text, as subwords and as probabilities."""
 
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, List, Sequence
+from typing import Dict, List, Tuple
 
 import numpy as np
 
 from ..checkpoints import load_checkpoint
 from ..data.types import Pair
-from ..errors import UserError
-from ..evaluation.generate import Decoding, chosen_probabilities, generation_log, translate_test
-from ..experiments.comparison import refuse_unlike
-from ..experiments.run import Run
+from ..evaluation.generate import Decoding, generation_log, translate_test
+from ..evaluation.runs import Run
 from ..files import read_lines
-from .teacher_forcing import checkpoint_of
 
 VALID = "valid"
+TRANSLATIONS = "translations"  # where analyses keep those that a run does not have
 
 
 @dataclass(frozen=True)
@@ -29,11 +27,12 @@ class HeldOut:
 
 
 @dataclass(frozen=True)
-class Decoded:
-    """What a run makes of a test set with beam 5."""
+class Hypotheses:
+    """What a run makes of a test set with beam 5, one entry per sentence."""
 
-    lines: List[str]  # detokenised, one a sentence
-    probabilities: List[np.ndarray]  # of the chosen tokens of each sentence
+    lines: List[str]  # detokenized
+    subwords: List[str]
+    probabilities: List[np.ndarray]  # (tokens,) of the chosen tokens, the last one ``</s>``
 
 
 def held_out(run: Run) -> List[HeldOut]:
@@ -46,46 +45,53 @@ def held_out(run: Run) -> List[HeldOut]:
     ]
 
 
-def runs_by_name(runs: Sequence[Run]) -> Dict[str, Run]:
-    """``runs`` by the names of their folders, or by their paths where these are the same.
-
-    Raises:
-        UserError: a run is there twice, or they were trained on different data.
-    """
-    refuse_unlike(runs)
-    paths = [run.folder.resolve() for run in runs]
-    if len(set(paths)) < len(paths):
-        raise UserError("a run is named twice")
-    short = [path.name for path in paths]
-    return dict(zip(short if len(set(short)) == len(short) else map(str, paths), runs))
-
-
-def decode(run: Run, test: HeldOut, cache: Path) -> Decoded:
+def decode(run: Run, test: HeldOut, cache: Path) -> Hypotheses:
     """The run's own translations where it has them, else translations that are kept in ``cache``.
 
     Raises:
         UserError: fairseq fails.
     """
     sentences = sum(1 for _ in read_lines(run.data.raw(test.name, test.direction[1])))
-    output = run.translation(test.split, test.direction)
-    if not _whole(output, sentences):
+    output = run.hypotheses(test.split, test.direction)
+    if not _is_complete(output, sentences):
         output = cache / _identity(run) / output.name
-        if output.exists() and not _whole(output, sentences):
+        if output.exists() and not _is_complete(output, sentences):
             output.unlink()
-        load_checkpoint(checkpoint_of(run))  # says in one line what fairseq would say in fifty
-        translate_test(run.data, checkpoint_of(run), *test.direction, test.split, Decoding(), output)
-    found = chosen_probabilities(generation_log(output))
-    return Decoded(list(read_lines(output)), [found[number] for number in range(sentences)])
+        checkpoint = run.existing_checkpoint()
+        load_checkpoint(checkpoint)  # says in one line what fairseq would say in fifty
+        translate_test(run.data, checkpoint, *test.direction, test.split, Decoding(), output)
+    subwords, probabilities = read_generation(generation_log(output))
+    order = range(sentences)
+    return Hypotheses(
+        list(read_lines(output)), [subwords[index] for index in order], [probabilities[index] for index in order]
+    )
 
 
-def _whole(output: Path, sentences: int) -> bool:
+def read_generation(log: Path) -> Tuple[Dict[int, str], Dict[int, np.ndarray]]:
+    """Sentence → subwords of its best hypothesis; sentence → probabilities (tokens,) that the model gave them.
+
+    Args:
+        log: of ``fairseq-generate``, whose ``P-`` lines hold logarithms in base 2 with four decimals.
+    """
+    subwords, probabilities = {}, {}
+    for line in read_lines(log):
+        if line.startswith(("H-", "P-")):
+            number, _, values = line[2:].partition("\t")
+            if line[0] == "H":
+                subwords[int(number)] = values.partition("\t")[2]
+            else:
+                probabilities[int(number)] = np.exp2(np.array(values.split(), dtype=np.float64))
+    return subwords, probabilities
+
+
+def _is_complete(output: Path, sentences: int) -> bool:
     """Whether translations are there, and the log that holds their probabilities."""
     log = generation_log(output)
-    return output.exists() and log.exists() and sorted(chosen_probabilities(log)) == list(range(sentences))
+    return output.exists() and log.exists() and sorted(read_generation(log)[1]) == list(range(sentences))
 
 
 def _identity(run: Run) -> str:
     """A name for the run's model: another training in the same folder must not find the translations of this one."""
-    checkpoint = checkpoint_of(run)
-    facts = (str(checkpoint.resolve()), checkpoint.stat().st_mtime_ns, str(run.data.folder.resolve()))
-    return f"{run.folder.resolve().name}-{hashlib.sha256(repr(facts).encode()).hexdigest()[:8]}"
+    checkpoint = run.existing_checkpoint()
+    traits = (str(checkpoint.resolve()), checkpoint.stat().st_mtime_ns, str(run.data.folder.resolve()))
+    return f"{run.folder.resolve().name}-{hashlib.sha256(repr(traits).encode()).hexdigest()[:8]}"

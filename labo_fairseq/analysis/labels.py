@@ -1,15 +1,31 @@
 """The label that each token of a translation would be trained with: figure 1c of the paper."""
 
-from dataclasses import asdict, dataclass
-from typing import Any, Dict, List, Sequence, Union
+from argparse import ArgumentParser, Namespace
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, Sequence, Union
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..arguments import whole
+from ..data.encode import to_subwords
+from ..data.types import Pair
 from ..errors import UserError
+from ..evaluation.runs import Run, direction_of, newest_run, runs_by_name
+from ..files import read_lines
 from ..losses.labo import check_options, labo_terms
+from ..reporting.figure import PALETTE, Figure, legend_above, plain
 from ..reporting.table import Table
+from .base import Analysis, AnalysisResult
+from .teacher_forcing import TeacherForcedModel
+
+_LABO = ("labo", "labo_label_smoothed_cross_entropy")
+_PANELS = 4  # in a row
+_EXAMPLE = range(5, 11)  # words of the sentence that the report shows
+_COLORS = {"one-hot": "#999999", "label smoothing": PALETTE[0], "LABO": PALETTE[1]}
 
 
 @dataclass(frozen=True)
@@ -101,10 +117,162 @@ def label_positions(
 def label_table(positions: Sequence[Position], caption: str) -> Table:
     """A row a position."""
     rows = []
-    for number, each in enumerate(positions, 1):
+    for number, position in enumerate(positions, 1):
         # no-break spaces: a token, its number and the dot stay on one line
-        top = "\u00a0· ".join(f"{share.token}\u00a0{share.p_star:.3f}" for share in each.top)
-        values = (each.alpha, each.entropy, each.probability, each.right.p_star, each.right.label, each.right.uniform)
-        rows.append((f"{number} {each.right.token}", *(f"{value:.3f}" for value in values), top))
+        top = "\u00a0· ".join(f"{share.token}\u00a0{share.p_star:.3f}" for share in position.top)
+        values = (
+            position.alpha,
+            position.entropy,
+            position.probability,
+            position.right.p_star,
+            position.right.label,
+            position.right.uniform,
+        )
+        rows.append((f"{number} {position.right.token}", *(f"{value:.3f}" for value in values), top))
     header = ("token", "α", "H", "p", "P*", "label", "LS", f"{len(positions[0].top)} most probable tokens of P*")
     return Table(caption, header, rows)
+
+
+def labelling_of(run: Run) -> Labelling:
+    """The options that ``run`` was trained with, and the defaults of those that it has not."""
+    criterion = run.config["criterion"]
+    trained = {name: criterion[name] for name in ("tau", "alpha", "rho") if name in criterion}
+    labelling = Labelling(**trained) if criterion["_name"] in _LABO else Labelling()
+    return replace(labelling, epsilon=criterion.get("label_smoothing", labelling.epsilon))
+
+
+def labels_result(
+    source: str, target: str, labeled: Mapping[str, List[Position]], captions: Dict[str, str]
+) -> AnalysisResult:
+    """Figure 1c.
+
+    Args:
+        labeled: system → what :func:`label_positions` says of ``target``.
+        captions: system → its name and the options of its labels.
+    """
+    figures = [
+        Figure(
+            "labels" if len(labeled) == 1 else f"labels-{number}",
+            "Bars: what one-hot, uniform label smoothing and LABO give the probable tokens at each of the "
+            f"{len(positions)} tokens of the translation, by {system}. The table holds the numbers.",
+            (10.5, 0.9 + 2.1 * label_rows(positions)),
+            partial(paint_labels, title=captions[system], positions=positions),
+        )
+        for number, (system, positions) in enumerate(labeled.items(), 1)
+    ]
+    return AnalysisResult(
+        "labels",
+        "Labels of one translation",
+        f"“{source}” → “{target}”. α is the smoothing mass and H the entropy of the prediction, in bits, at each "
+        "token; what the model (p), the smoothing distribution (P*), LABO's label and uniform label smoothing (LS) "
+        "give the token itself; and the tokens that P* finds most probable there.",
+        [label_table(positions, captions[system]) for system, positions in labeled.items()],
+        figures,
+        [record for system, positions in labeled.items() for record in _label_records(system, positions)],
+        {"source": source, "target": target, "labels": captions},
+    )
+
+
+def _label_records(system: str, positions: Sequence[Position]) -> List[Dict[str, Any]]:
+    """A row per position and token: the right one, rank 0, then those of P*."""
+    return [
+        {
+            **{"system": system, "position": number, "alpha": position.alpha, "entropy": position.entropy},
+            **{"probability": position.probability, "rank": rank, **vars(share)},
+        }
+        for number, position in enumerate(positions, 1)
+        for rank, share in enumerate([position.right, *position.top])
+    ]
+
+
+def label_rows(positions: Sequence[Position]) -> int:
+    """How many rows of panels :func:`paint_labels` makes."""
+    return -(-len(positions) // _PANELS)
+
+
+def paint_labels(figure: Any, title: str, positions: Sequence[Position]) -> None:
+    """Figure 1c: a panel per position, with what three labels give the tokens that are probable there."""
+    panels = list(figure.subplots(label_rows(positions), _PANELS, sharex=True, squeeze=False).flat)
+    for axes, (number, position) in zip(panels, enumerate(positions, 1)):
+        shares = {share.token: share for share in [position.right, *position.top]}
+        for row, share in enumerate(shares.values()):
+            one_hot = float(share.token == position.right.token)
+            axes.text(share.label + 0.02, row + 0.28, f"{share.label:.3f}", va="center", fontsize=6.5)
+            for bar, (name, value) in enumerate(zip(_COLORS, (one_hot, share.uniform, share.label))):
+                place = row + (bar - 1) * 0.28
+                axes.barh(place, value, 0.26, color=_COLORS[name], label=name if row == 0 else None)
+        # a dollar sign would begin a formula
+        axes.set_yticks(range(len(shares)), [token.replace("$", r"\$") for token in shares], fontsize=8)
+        axes.get_yticklabels()[0].set_fontweight("bold")
+        axes.invert_yaxis()
+        axes.set_title(f"{number}: α {position.alpha:.2f}, H {position.entropy:.1f} bits", fontsize=9, loc="left")
+        axes.set_xlim(0, 1)
+        plain(axes, "x")
+    for axes in panels[len(positions) :]:
+        axes.remove()
+    legend_above(figure, title)
+
+
+class LabelsAnalysis(Analysis):
+    """The label of every token of one translation, by each run's model: figure 1c."""
+
+    name = "labels"
+    summary = "the smoothed label of every token of a translation (figure 1c)"
+    description = (
+        "For each token of TARGET as the translation of SOURCE: the smoothing mass α, the entropy H of the model's "
+        "prediction, the tokens that P* finds most probable, and the label, beside that of uniform label smoothing. "
+        'For example:  labo-fairseq analyse labels runs/bible/de-en/labo-seed1 "Am Anfang war das Wort." '
+        '"In the beginning was the Word."'
+    )
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        newest = "of the run, or the newest run below it"
+        parser.add_argument("folder", nargs="?", type=Path, default=Path("runs"), metavar="RUN", help=newest)
+        parser.add_argument("source_text", metavar="SOURCE", help="a sentence, as in the raw text")
+        parser.add_argument("target_text", metavar="TARGET", help="its translation")
+        parser.add_argument(
+            "--source", default="", metavar="LANG", help="language of SOURCE, where a run knows several"
+        )
+        parser.add_argument("--top", type=whole(1), default=5, metavar="N", help="how many tokens of P* to show")
+        parser.add_argument("--tau", type=float, help="temperature of P* (default: the run's, 1.25 if it has none)")
+        parser.add_argument("--alpha", help="'adaptive' or a number (default: the run's, or adaptive)")
+        parser.add_argument("--rho", type=float, help="of the adaptive α (default: the run's, or 0.5)")
+
+    def runs(self, args: Namespace) -> List[Run]:
+        return [newest_run(args.folder)]
+
+    def options(self, args: Namespace) -> Dict[str, Any]:
+        labelling = {name: vars(args)[name] for name in ("tau", "alpha", "rho") if vars(args)[name] is not None}
+        texts = (args.source_text, args.target_text)
+        return {"source": args.source, "texts": texts, "labelling": labelling, "top": args.top}
+
+    def report_options(self, runs: Sequence[Run]) -> Dict[str, Any]:
+        return {"texts": _example(runs[0])}
+
+    def run(self, runs: Sequence[Run], folder: Path, **options: Any) -> AnalysisResult:
+        """Options: ``texts``, a sentence and its translation; ``source``, the language of the first; ``labelling``,
+        options of :class:`Labelling` in place of those that the runs were trained with; ``top``, how many tokens of P*.
+        """
+        direction, texts = direction_of(runs[0], options.get("source", "")), options["texts"]
+        labeled, captions = {}, {}
+        for name, run in runs_by_name(runs).items():
+            labelling = replace(labelling_of(run), **options.get("labelling", {}))
+            subwords = [to_subwords(run.data, language, text) for language, text in zip(direction, texts)]
+            model = TeacherForcedModel(run, direction)
+            ((logits, right),) = model.logits([(subwords[0], subwords[1])])
+            labeled[name] = label_positions(logits.cpu(), right.cpu(), model.symbols, labelling, options.get("top", 5))
+            captions[name] = f"{name}: {labelling}"
+        return labels_result(texts[0], texts[1], labeled, captions)
+
+
+def _example(run: Run) -> Pair:
+    """The first short pair of the main test set, or the shortest."""
+    direction = run.directions[0]
+    name = run.data.split(run.data.tests[0], *direction)
+    source, target = (read_lines(run.data.raw(name, side)) for side in direction)
+    pairs = [pair for pair in zip(source, target) if all(pair)]
+    short = [pair for pair in pairs if all(len(side.split()) in _EXAMPLE for side in pair)]
+    return short[0] if short else min(pairs, key=lambda pair: len(" ".join(pair)))
+
+
+ANALYSIS = LabelsAnalysis()

@@ -1,43 +1,42 @@
 """A run's model in this process, told the right translation token by token (teacher forcing)."""
 
 import warnings
-from pathlib import Path
-from typing import Any, Dict, Iterator, List, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple, TypeVar
 
 import torch
-from fairseq import checkpoint_utils
 from torch import Tensor
 from tqdm import tqdm
 
-from .. import criterions  # noqa: F401  a checkpoint may name them
-from ..analysis.predictions import Predictions, predictions
 from ..checkpoints import load_checkpoint
 from ..data.types import Pair
-from ..errors import UserError
-from ..experiments.run import Run
-from ..mending.loading import load_to_cpu
+from ..evaluation.runs import Run
+from ..files import read_lines
+from .hypotheses import HeldOut
+
+Result = TypeVar("Result")
 
 _TOKENS = 4096  # of a batch, padding included
 
 
-def checkpoint_of(run: Run) -> Path:
-    """The checkpoint that ``run`` is scored with.
-
-    Raises:
-        UserError: it is gone.
-    """
-    if not run.checkpoint.exists():
-        raise UserError(f"{run.checkpoint} is not there")
-    return run.checkpoint
+def reference_pairs(run: Run, test: HeldOut) -> List[Pair]:
+    """Subwords of every source sentence of a test set and of its reference."""
+    source, target = (read_lines(run.data.subwords(test.name, side)) for side in test.direction)
+    return list(zip(source, target))
 
 
 class TeacherForcedModel:
     """The model that a run is scored with; on the first GPU, or on the CPU where there is none."""
 
     def __init__(self, run: Run, direction: Pair) -> None:
-        load_checkpoint(checkpoint_of(run))  # says in one line what is wrong with it
+        # seconds, which the help of a command is not worth
+        from fairseq import checkpoint_utils
+
+        from .. import criterions  # noqa: F401  a checkpoint may name them
+        from ..mending.loading import load_to_cpu
+
+        path = str(run.existing_checkpoint())
+        load_checkpoint(run.checkpoint)  # says in one line what is wrong with it
         options = {"data": str(run.data.binarised), "source_lang": direction[0], "target_lang": direction[1]}
-        path = str(checkpoint_of(run))
         (model,), _, self.task = checkpoint_utils.load_model_ensemble_and_task(
             [path], options, state=load_to_cpu(path, options)
         )
@@ -49,15 +48,25 @@ class TeacherForcedModel:
         """The K tokens of the vocabulary."""
         return self.task.target_dictionary.symbols
 
-    def predictions(self, pairs: Sequence[Pair], what: str) -> List[Predictions]:
-        """What the model says of every token of the second sides of ``pairs``, lines of subwords, and of ``</s>``."""
-        found: Dict[int, Predictions] = {}
+    def map(self, pairs: Sequence[Pair], function: Callable[[Tensor, Tensor], Result], what: str) -> List[Result]:
+        """``function(logits, target)`` of every pair, see :meth:`logits`, in their order.
+
+        Args:
+            what: is done, for the progress bar.
+        """
+        results: Dict[int, Result] = {}
         with tqdm(total=len(pairs), desc=what, unit=" sentences") as bar:
             for batch in _batches(pairs):
                 for index, (logits, target) in zip(batch, self.logits([pairs[index] for index in batch])):
-                    found[index] = predictions(logits, target)
+                    results[index] = function(logits, target)
                 bar.update(len(batch))
-        return [found[index] for index in range(len(pairs))]
+        return [results[index] for index in range(len(pairs))]
+
+    def batches(self, pairs: Sequence[Pair], what: str) -> Iterator[Tuple[Tensor, Tensor]]:
+        """Logits (N, K) and tokens (N,) of all pairs, a batch at a time, in no particular order."""
+        for batch in tqdm(list(_batches(pairs)), desc=what, unit=" batches"):
+            logits, targets = zip(*self.logits([pairs[index] for index in batch]))
+            yield torch.cat(logits), torch.cat(targets)
 
     @torch.no_grad()
     def logits(self, pairs: Sequence[Pair]) -> Iterator[Tuple[Tensor, Tensor]]:

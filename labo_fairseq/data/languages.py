@@ -8,7 +8,33 @@ from ..errors import UserError
 from .types import Pair
 
 #: languages that Moses' rules were made for; text in others is split into SentencePiece units as it is
-MOSES = frozenset("ca cs de el en es et fi fr ga hu is it lt lv nl pl pt ro ru sk sl sv".split())
+MOSES = frozenset(
+    [
+        "ca",
+        "cs",
+        "de",
+        "el",
+        "en",
+        "es",
+        "et",
+        "fi",
+        "fr",
+        "ga",
+        "hu",
+        "is",
+        "it",
+        "lt",
+        "lv",
+        "nl",
+        "pl",
+        "pt",
+        "ro",
+        "ru",
+        "sk",
+        "sl",
+        "sv",
+    ]
+)
 
 #: language → sacreBLEU's tokenizer, where it is not "13a"
 _TOKENIZERS = {"zh": "zh", "yue": "zh", "ja": "ja-mecab", "ko": "ko-mecab"}

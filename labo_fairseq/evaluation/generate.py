@@ -1,10 +1,9 @@
 """Translations of a test set by ``fairseq-generate``."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Dict, List, Tuple
+from typing import Any, Dict, List, Tuple
 
-import numpy as np
 from tqdm import tqdm
 
 from ..commands import USER_DIR, run_fairseq
@@ -22,7 +21,21 @@ class Decoding:
     lenpen: float = 1.0
 
     def options(self) -> Tuple[str, ...]:
+        """For ``fairseq-generate``."""
         return ("--beam", str(self.beam), "--lenpen", str(self.lenpen))
+
+    @property
+    def folder_name(self) -> str:
+        """Tells this search from others in the name of a folder."""
+        return f"beam{self.beam}-lenpen{self.lenpen:g}"
+
+    def to_json(self) -> Dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Dict[str, Any]) -> "Decoding":
+        """Out of an object that holds other values too."""
+        return cls(value["beam"], value["lenpen"])
 
 
 def decoding_options(data: Prepared, checkpoint: Path, source: str, target: str, decoding: Decoding) -> List[str]:
@@ -47,38 +60,29 @@ def finish(data: Prepared, language: str, lines: List[str]) -> List[str]:
     return lines if data.multilingual else detokenise(language, lines)
 
 
+def tokens_of(output: Path) -> Path:
+    """The translations ``output`` before they were detokenized."""
+    return output.with_name(f"{output.stem}.tok{output.suffix}")
+
+
 def generation_log(output: Path) -> Path:
     """What ``fairseq-generate`` printed when it made the translations ``output``."""
     return output.with_suffix(".log")
 
 
-def chosen_probabilities(log: Path) -> Dict[int, np.ndarray]:
-    """Sentence → probabilities (tokens,) that the model gave the tokens of its best hypothesis, the last one ``</s>``.
-
-    Args:
-        log: of ``fairseq-generate``, whose ``P-`` lines hold logarithms in base 2 with four decimals.
-    """
-    found = {}
-    for line in read_lines(log):
-        if line.startswith("P-"):
-            number, _, values = line[2:].partition("\t")
-            found[int(number)] = np.exp2(np.array(values.split(), dtype=np.float64))
-    return found
-
-
 def translate_test(
     data: Prepared, checkpoint: Path, source: str, target: str, test: str, decoding: Decoding, output: Path
-) -> Path:
-    """Translate a test set, or "valid", into ``output``, a detokenised line a sentence; the file of its tokens.
+) -> None:
+    """Translate a test set, or "valid", into ``output``, a detokenized line per sentence, and :func:`tokens_of` it.
 
     Both are whole or not there; what is there already is not made again.
 
     Raises:
         UserError: fairseq fails, or leaves a sentence out.
     """
-    tokens = output.with_name(f"{output.stem}.tok{output.suffix}")
+    tokens = tokens_of(output)
     if output.exists() and tokens.exists():
-        return tokens
+        return
     lines = sum(1 for _ in read_lines(data.raw(data.split(test, source, target), target)))
     hypotheses: Dict[int, str] = {}
     log = generation_log(output)
@@ -104,4 +108,3 @@ def translate_test(
         write_lines(part, translations)
     with whole_file(output) as part:
         write_lines(part, finish(data, target, translations))
-    return tokens

@@ -1,80 +1,21 @@
-"""Whether a method is better than another over several seeds: paired bootstrap resampling of the test set.
+"""Whether one system is better than another on the same test set: paired bootstrap resampling (Koehn, 2004).
 
-Koehn (2004), with the mean of the seeds' BLEU in the place of one BLEU. A sentence that is drawn is drawn for every
-seed of both methods, because their translations of it are not independent.
+One test for all: of one seed or several, of any metric whose corpus score follows from sums over sentences. A sentence
+that is drawn is drawn for every seed of both systems, because their translations of it are not independent.
 """
 
-import os
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any, Dict, Iterator, List, Optional, Sequence
+from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 import numpy as np
-from sacrebleu.metrics import BLEU, CHRF
-from sacrebleu.significance import PairedTest
 
+from ..data.types import Scoring
 from ..errors import UserError
+from .metrics import Metric, Translation, find_metric, score, sentence_statistics
+from .runs import Run, refuse_unlike
 
-
-def paired_p(
-    baseline: Sequence[Sequence[str]],
-    system: Sequence[Sequence[str]],
-    references: Sequence[str],
-    lowercase: bool = False,
-    samples: int = 1000,
-    seed: int = 12345,
-) -> float:
-    """Probability that a difference of mean BLEU as large as the one seen, in either direction, is chance.
-
-    The share of samples whose difference departs at least so far from the mean of all samples, one added to both
-    counts. sacreBLEU counts departures in one direction, so that its p is about half of this one. Equal arguments
-    give equal results.
-
-    Args:
-        baseline, system: detokenised translations, for each seed one list as long as ``references``.
-        lowercase: compare without case.
-        samples: of the bootstrap, each as large as the test set.
-
-    Raises:
-        UserError: no translations, or lists of another length than the references.
-    """
-    if not (baseline and system and references):
-        raise UserError("the bootstrap needs translations of both systems and references")
-    if any(len(each) != len(references) for each in (*baseline, *system)):
-        raise UserError(f"the translations do not have {len(references)} lines, as the references do")
-    ours, theirs = (_statistics(each, references, lowercase) for each in (system, baseline))
-    observed = _mean_bleu(ours.sum(axis=1)) - _mean_bleu(theirs.sum(axis=1))
-    generator = np.random.default_rng(seed)
-    differences: List[float] = []
-    for _ in range(samples):
-        # how often each sentence was drawn
-        drawn = np.bincount(generator.integers(len(references), size=len(references)), minlength=len(references))
-        differences.append(_mean_bleu(drawn @ ours) - _mean_bleu(drawn @ theirs))
-    centred = np.abs(np.array(differences) - np.mean(differences))
-    return float((np.sum(centred >= abs(observed)) + 1) / (samples + 1))
-
-
-def _statistics(hypotheses: Sequence[Sequence[str]], references: Sequence[str], lowercase: bool) -> np.ndarray:
-    """(seeds, sentences, 10): lengths of hypothesis and reference, right n-grams and all n-grams, n from 1 to 4."""
-    metric = BLEU(lowercase=lowercase, effective_order=True)  # which is for sentences, and changes no count
-    scores = [
-        [metric.sentence_score(line, [reference]) for line, reference in zip(lines, references)] for lines in hypotheses
-    ]
-    return np.array([[[s.sys_len, s.ref_len, *s.counts, *s.totals] for s in line] for line in scores])
-
-
-def _mean_bleu(sums: np.ndarray) -> float:
-    """Mean over seeds of the corpus BLEU with the statistics (seeds, 10)."""
-    return float(
-        np.mean(
-            [
-                BLEU.compute_bleu(
-                    correct=row[2:6].tolist(), total=row[6:].tolist(), sys_len=int(row[0]), ref_len=int(row[1])
-                ).score
-                for row in sums
-            ]
-        )
-    )
+SAMPLES, SEED = 1000, 12345  # sacreBLEU's defaults
+_BLOCK = 1 << 22  # drawn sentences at a time
 
 
 @dataclass(frozen=True)
@@ -93,82 +34,153 @@ class Compared:
         return asdict(self)
 
 
-def compare(
-    systems: Dict[str, Sequence[str]],
-    references: Sequence[str],
-    lowercase: bool = False,
-    samples: int = 1000,
-    seed: int = 12345,
-) -> List[Compared]:
-    """BLEU and chrF of each of ``systems`` by sacreBLEU, tested against the first of them.
+def paired_p(baseline: np.ndarray, system: np.ndarray) -> float:
+    """Probability that a difference of scores as large as the one seen, in either direction, is chance.
 
-    Equal arguments give equal results.
+    The share of samples whose difference departs from the mean of all samples at least as far as the one seen departs
+    from 0, one added to both counts. sacreBLEU counts departures in one direction, so that its p is about half of
+    this one.
 
     Args:
-        systems: name → detokenised translations; two or more.
-        references: one a line.
-        lowercase: compare without case.
-        samples: of the bootstrap, each as large as the test set.
+        baseline, system: (..., 1 + samples), what :func:`resample` returns for the seeds of one system; their mean is
+            compared.
+    """
+    differences = _mean_over_seeds(system) - _mean_over_seeds(baseline)
+    departures = np.abs(differences[1:] - differences[1:].mean())
+    return float((np.sum(departures >= abs(differences[0])) + 1) / len(differences))
+
+
+def resample(metric: Metric, statistics: Sequence[np.ndarray], samples: int = SAMPLES, seed: int = SEED) -> np.ndarray:
+    """Scores of a test set and of ``samples`` draws from it; sacreBLEU draws the same with the same seed.
+
+    Args:
+        statistics: (sentences, S) of each translation, see :func:`sentence_statistics`.
+        samples: each as large as the test set.
 
     Returns:
-        BLEU of every system in their order, then chrF.
+        (translations, 1 + samples), in percent.
 
     Raises:
-        UserError: fewer than two systems, a system with another number of lines than the references, no lines,
-            ``samples`` or ``seed`` below 1.
+        UserError: different numbers of sentences; ``samples`` or ``seed`` below 1.
+    """
+    for name, value in (("samples", samples), ("seed", seed)):
+        if value < 1:
+            raise UserError(f"the bootstrap's {name} must be an integer ≥ 1, got {value}")
+    if len({len(rows) for rows in statistics}) != 1:
+        lengths = ", ".join(str(len(rows)) for rows in statistics)
+        raise UserError(f"the bootstrap needs translations of the same lines, got {lengths or 'no'} lines")
+    if metric.decomposition is None:
+        raise UserError(f"{metric.key} cannot be tested")
+    together = np.stack(statistics, axis=1)  # (sentences, translations, S)
+    sentences, *shape = together.shape
+    flat = together.reshape(sentences, -1)
+    sums = [flat.sum(axis=0, keepdims=True)]
+    generator = np.random.default_rng(seed)
+    rows = max(1, _BLOCK // sentences)
+    for start in range(0, samples, rows):
+        drawn = generator.integers(sentences, size=(min(rows, samples - start), sentences))
+        # how often each sentence was drawn; a product of matrices then takes the place of adding up what was drawn
+        offsets = sentences * np.arange(len(drawn))[:, None]
+        counts = np.bincount((drawn + offsets).ravel(), minlength=drawn.size).reshape(drawn.shape)
+        sums.append(counts.astype(np.float64) @ flat)
+    return metric.decomposition.corpus_score(np.concatenate(sums).reshape(1 + samples, *shape)).T
+
+
+def compare(
+    metrics: Sequence[Metric],
+    systems: Mapping[str, Translation],
+    scoring: Optional[Scoring] = None,
+    samples: int = SAMPLES,
+    seed: int = SEED,
+) -> List[Compared]:
+    """Scores of translations of the same test set, tested against the first. Equal arguments give equal results.
+
+    Args:
+        systems: name → translation; two or more.
+        samples, seed: see :func:`resample`.
+
+    Returns:
+        The first metric of every system in their order, then the second, and so on.
+
+    Raises:
+        UserError: fewer than two systems, or see :func:`sentence_statistics` and :func:`resample`.
     """
     if len(systems) < 2:
         raise UserError("a comparison needs at least two systems")
-    if not references:
-        raise UserError("the references are empty: there is nothing to compare on")
-    for name, hypotheses in systems.items():
-        if len(hypotheses) != len(references):
-            raise UserError(f"{name} has {len(hypotheses)} lines, but the references have {len(references)}")
-    # sacreBLEU takes 0 samples for its default and 0 as a seed for none
-    for name, value in (("samples", samples), ("seed", seed)):
-        if value < 1:
-            raise UserError(f"the bootstrap's {name} is {value}: it must be at least 1")
-    metrics = {"BLEU": BLEU(lowercase=lowercase), "chrF": CHRF(lowercase=lowercase)}
-    with _seed(seed):
-        test = PairedTest(
-            [(name, list(hypotheses)) for name, hypotheses in systems.items()],
-            metrics,
-            [list(references)],
-            test_type="bs",
-            n_samples=samples,
-        )
-        signatures, results = test()
-    return [
-        Compared(name, metric, result.score, float(result.mean), float(result.ci), result.p_value, str(signature))
-        for metric, signature in signatures.items()
-        for name, result in zip(systems, results[metric])
-    ]
+    for name, translation in systems.items():
+        hypotheses, references = len(translation.raw.hypotheses), len(translation.raw.references)
+        if not references:
+            raise UserError("the references are empty: there is nothing to compare on")
+        if hypotheses != references:
+            raise UserError(f"{name} has {hypotheses} lines, but the references have {references}")
+    compared = []
+    for metric in metrics:
+        statistics = [sentence_statistics(metric, translation, scoring) for translation in systems.values()]
+        sampled = resample(metric, statistics, samples, seed)
+        for number, (name, translation) in enumerate(systems.items()):
+            whole = score(metric, translation, scoring)
+            ordered = np.sort(sampled[number, 1:])
+            # as sacreBLEU cuts off the ends
+            low = samples // 40
+            interval = (ordered[samples - low - 1] - ordered[low]) / 2
+            compared.append(
+                Compared(
+                    system=name,
+                    metric=whole.name,
+                    score=whole.value,
+                    mean=float(ordered.mean()),
+                    interval=float(interval),
+                    p=paired_p(sampled[0], sampled[number]) if number else None,
+                    signature=f"{whole.signature}|bs:{samples}|seed:{seed}",
+                )
+            )
+    return compared
+
+
+def compare_runs(
+    runs: Sequence[Run], test: Optional[str] = None, metrics: Sequence[str] = (), samples: int = SAMPLES
+) -> List[Compared]:
+    """Scores of finished runs, tested against the first of them.
+
+    Args:
+        test: name of the test set's files; None: the main one.
+        metrics: keys or names in the registry; none: BLEU and chrF.
+        samples: of the bootstrap.
+
+    Raises:
+        UserError: fewer than two runs, a test set that is not theirs, runs on different data, or see :func:`compare`.
+    """
+    if len(runs) < 2:
+        raise UserError("a comparison needs at least two runs")
+    first = runs[0]
+    names = {
+        first.data.split(split, *direction): (split, direction)
+        for direction in first.directions
+        for split in first.data.tests
+    }
+    name = test or next(iter(names))
+    if name not in names:
+        raise UserError(f"{first.folder} has no test set {name!r}: choose from {', '.join(names)}")
+    refuse_unlike(runs)
+    scoring = first.data.scoring
+    systems = {str(run.folder): run.translated(*names[name]) for run in runs}
+    return compare([find_metric(key, scoring) for key in metrics or ("bleu", "chrf")], systems, scoring, samples)
 
 
 def render(compared: Sequence[Compared]) -> str:
-    """A table of what :func:`compare` returns, one block a metric with its signature below."""
-    width = max(len(each.system) for each in compared)
+    """A table of what :func:`compare` returns, one block per metric with its signature below."""
+    width = max(len(line.system) for line in compared)
     lines: List[str] = []
-    for metric in dict.fromkeys(each.metric for each in compared):
-        block = [each for each in compared if each.metric == metric]
+    for metric in dict.fromkeys(line.metric for line in compared):
+        block = [line for line in compared if line.metric == metric]
         lines.append(f"{metric:<{width}}  {'score':>6}  {'mean ± 95 %':>14}  {'p':>6}")
-        for each in block:
-            p = "" if each.p is None else f"{each.p:.4f}"
-            interval = f"{each.mean:.2f} ± {each.interval:.2f}"
-            lines.append(f"{each.system:<{width}}  {each.score:>6.2f}  {interval:>14}  {p:>6}".rstrip())
+        for line in block:
+            p = "" if line.p is None else f"{line.p:.4f}"
+            interval = f"{line.mean:.2f} ± {line.interval:.2f}"
+            lines.append(f"{line.system:<{width}}  {line.score:>6.2f}  {interval:>14}  {p:>6}".rstrip())
         lines += [f"({block[0].signature})", ""]
     return "\n".join(lines[:-1])
 
 
-@contextmanager
-def _seed(seed: int) -> Iterator[None]:
-    """sacreBLEU's seed, which it takes from the environment alone."""
-    before = os.environ.get("SACREBLEU_SEED")
-    os.environ["SACREBLEU_SEED"] = str(seed)
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["SACREBLEU_SEED"]
-        else:
-            os.environ["SACREBLEU_SEED"] = before
+def _mean_over_seeds(scores: np.ndarray) -> np.ndarray:
+    return scores.reshape(-1, scores.shape[-1]).mean(axis=0)

@@ -30,12 +30,14 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 import yaml
 
 from ..errors import UserError
+from ..evaluation.runs import RunResult
 from ..resources import configs, methods
-from .config import compose
-from .recipes import SETUPS, find, run_folder
+from .config import Config, compose
+from .recipes import SETUPS, find, run_config, run_folder
+from .run import differences
 
-_KEYS = {"corpus", "directions", "methods", "seeds", "settings", "teachers", "hours"}
-_TOP = {"title", "baseline", "grid"}
+_KEYS = ("corpus", "directions", "methods", "seeds", "settings", "teachers", "hours")
+_TOP = ("title", "baseline", "grid")
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ def load_grid(name: str, smoke: bool = False) -> Grid:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is no YAML: {' '.join(str(error).split())}") from None
     try:
-        _check_keys(content, _TOP, {"grid"})
+        _check_keys(content, _TOP, ["grid"])
         blocks = _list(content["grid"], "grid")
         # a run that two blocks name is one run
         jobs = tuple(
@@ -133,9 +135,35 @@ def load_grid(name: str, smoke: bool = False) -> Grid:
     return Grid(path.stem, content.get("title", path.stem), baseline, tuple(ordered))
 
 
+def result_of(job: Job, root: Path) -> Optional[RunResult]:
+    """The result of the finished run of ``job``; None where it is not finished.
+
+    Raises:
+        UserError: it was made with other settings than the job's.
+    """
+    path = job.folder(root) / "result.json"
+    if not path.exists():
+        return None
+    result = RunResult.read(path)
+    differing = [
+        # where the teachers lie is no setting of the method
+        name
+        for name in differences(_config_of(job), result.settings["config"])
+        if name != "criterion.teacher_path"
+    ]
+    if differing:
+        raise UserError(f"{path.parent} holds a run with another {', '.join(sorted(differing))}: move it away")
+    return result
+
+
+@lru_cache(maxsize=None)  # asked for by the plan, the scheduler and its end
+def _config_of(job: Job) -> Config:
+    return run_config(job.corpus, job.direction, job.method, job.seed, job.settings, job.smoke)
+
+
 def _jobs(block: Any, number: int, smoke: bool) -> Iterator[Job]:
     try:
-        _check_keys(block, _KEYS, {"corpus", "directions", "methods", "seeds"})
+        _check_keys(block, _KEYS, ["corpus", "directions", "methods", "seeds"])
         corpus = block["corpus"]
         settings = block.get("settings", {})
         if not isinstance(settings, dict):

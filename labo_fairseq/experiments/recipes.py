@@ -13,10 +13,10 @@ from ..data.prepared_corpus import Prepared
 from ..data.preprocess import Clean, Recipe, prepare
 from ..data.types import Corpus, Pair
 from ..errors import UserError
+from ..evaluation.runs import BEST, LAST, Run
 from ..files import locked
 from ..paths import DATA, RUN, check_folder
 from .config import Config, compose, has_warmup
-from .run import BEST, LAST, Run
 
 MULTILINGUAL = "multilingual"
 

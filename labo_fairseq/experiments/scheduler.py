@@ -7,9 +7,8 @@ import statistics
 import subprocess
 import time
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Dict, List, Optional, Sequence, Tuple
 
 import torch
 from rich.console import Console
@@ -19,11 +18,9 @@ from rich.table import Table
 
 from ..commands import child_command
 from ..errors import UserError
+from ..evaluation.runs import RunResult
 from ..evaluation.training_log import parse_record
-from .config import Config
-from .grid import Grid, Job
-from .recipes import run_config
-from .run import differences
+from .grid import Grid, Job, result_of
 
 _POLL = 0.5  # seconds
 _TAIL_BYTES = 1 << 16  # of a log: enough for the last records of a training
@@ -59,32 +56,6 @@ def find_workers(number: Optional[int], gpus_per_run: int) -> Workers:
     if gpus_per_run > max(1, there):
         raise UserError(f"{gpus_per_run} GPUs a run were asked for and {there} are here")
     return Workers(number or max(1, there // gpus_per_run), gpus[:there], gpus_per_run)
-
-
-def result_of(job: Job, root: Path) -> Optional[Dict[str, Any]]:
-    """What the finished run of ``job`` has to say; None where it is not finished.
-
-    Raises:
-        UserError: it was made with other settings than the job's.
-    """
-    path = job.folder(root) / "result.json"
-    if not path.exists():
-        return None
-    result = json.loads(path.read_text(encoding="utf-8"))
-    differing = [
-        # where the teachers lie is no setting of the method
-        name
-        for name in differences(_config_of(job), result["settings"]["config"])
-        if name != "criterion.teacher_path"
-    ]
-    if differing:
-        raise UserError(f"{path.parent} holds a run with another {', '.join(sorted(differing))}: move it away")
-    return result
-
-
-@lru_cache(maxsize=None)  # asked for by the plan, the schedule and its end
-def _config_of(job: Job) -> Config:
-    return run_config(job.corpus, job.direction, job.method, job.seed, job.settings, job.smoke)
 
 
 class Schedule:
@@ -148,14 +119,16 @@ class Schedule:
             status = process.poll()
             if status is None:
                 continue
-            process.stdin.close()
+            if process.stdin:
+                process.stdin.close()
             del self.running[slot]
-            if status == 0:
-                self._finish(job, result_of(job, self.root))
+            result = result_of(job, self.root) if status == 0 else None
+            if result is not None:
+                self._finish(job, result)
             else:
                 self._fail(job, _last_line(self.log(job)) or f"ended with status {status}")
 
-    def _finish(self, job: Job, result: Dict[str, Any]) -> None:
+    def _finish(self, job: Job, result: RunResult) -> None:
         self.done.append(job)
         self._say("[green]done[/]  ", job, headline(result))
 
@@ -181,10 +154,10 @@ class Schedule:
         return table
 
 
-def headline(result: Dict[str, Any]) -> str:
+def headline(result: RunResult) -> str:
     """The first score of a finished run."""
-    first = next(iter(result["evaluation"]["tests"].values()))[0]
-    return f"{first['name']} {first['value']:.2f}"
+    first = next(iter(result.evaluation.tests.values()))[0]
+    return f"{first.name} {first.value:.2f}"
 
 
 def progress(folder: Path) -> str:
@@ -278,17 +251,17 @@ def slurm_script(grid: Grid, name: str, root: Path, gpus: int, smoke: bool = Fal
     return "\n".join(lines) + "\n"
 
 
-def _result(job: Job, root: Path) -> Optional[Dict]:
+def _result(job: Job, root: Path) -> Optional[RunResult]:
     try:
         return result_of(job, root)
     except UserError:  # the schedule says it in its place
         return None
 
 
-def _measured(results: Dict[Job, Optional[Dict]]) -> Dict[str, float]:
+def _measured(results: Dict[Job, Optional[RunResult]]) -> Dict[str, float]:
     """Corpus → hours of training of a run, the median of the finished ones."""
     hours: Dict[str, List[float]] = {}
     for job, result in results.items():
-        if result is not None and result["training"].get("seconds"):
-            hours.setdefault(job.corpus, []).append(result["training"]["seconds"] / 3600)
+        if result is not None and result.training.seconds:
+            hours.setdefault(job.corpus, []).append(result.training.seconds / 3600)
     return {corpus: statistics.median(each) for corpus, each in hours.items()}

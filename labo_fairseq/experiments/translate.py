@@ -2,11 +2,9 @@
 
 import subprocess
 import sys
-from pathlib import Path
 from threading import Thread
 from typing import IO, List
 
-from ..analysis.teacher_forcing import checkpoint_of
 from ..checkpoints import load_checkpoint
 from ..commands import LastWords
 from ..data.corpora.sources import Stream
@@ -15,32 +13,7 @@ from ..data.prepared_corpus import Prepared
 from ..data.types import Pair
 from ..errors import UserError
 from ..evaluation.generate import Decoding, decoding_options, finish
-from .run import Run, load_run
-
-
-def newest_run(folder: Path) -> Run:
-    """The run below ``folder`` (or ``folder`` itself) that was completed last.
-
-    Raises:
-        UserError: there is none.
-    """
-    results = sorted(folder.rglob("result.json"), key=lambda path: path.stat().st_mtime)
-    if not results:
-        raise UserError(f"no finished run in {folder}: train one with 'bash scripts/run_demo.sh', or name its folder")
-    return load_run(results[-1].parent)
-
-
-def direction_of(run: Run, source: str = "") -> Pair:
-    """The direction of ``run`` that starts from ``source``; its first one if that is empty.
-
-    Raises:
-        UserError: it has none from there.
-    """
-    found = [direction for direction in run.directions if source in ("", direction[0])]
-    if not found:
-        sources = ", ".join(direction[0] for direction in run.directions)
-        raise UserError(f"{run.folder} does not translate from {source!r}: choose from {sources}")
-    return found[0]
+from ..evaluation.runs import Run
 
 
 def translate(run: Run, direction: Pair, decoding: Decoding) -> None:
@@ -49,7 +22,7 @@ def translate(run: Run, direction: Pair, decoding: Decoding) -> None:
     Raises:
         UserError: a line is no UTF-8 or too long, the checkpoint is damaged, fairseq fails.
     """
-    load_checkpoint(checkpoint_of(run))
+    load_checkpoint(run.existing_checkpoint())
     batch = "1" if sys.stdin.isatty() else "64"
     print(f"{' → '.join(direction)}, {run.folder}; one sentence a line, end with Ctrl-D", file=sys.stderr)
     process = subprocess.Popen(

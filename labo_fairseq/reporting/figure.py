@@ -7,18 +7,19 @@ from typing import Any, Callable, Dict, Optional, Tuple
 
 from ..files import whole_file
 
-NO_FIGURE = "no picture: matplotlib is not installed (pip install 'labo-fairseq[plots]')"
+NO_FIGURE = "no figure: matplotlib is not installed (pip install 'labo-fairseq[plots]')"
 
-#: of systems, in their order, the baseline first: told apart with any colour vision (Okabe and Ito, 2008)
+#: of systems, in their order, the baseline first: distinct with any color vision (Okabe and Ito, 2008)
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_LINES, _MARKERS = ("-", "--", ":", "-."), "osD^vP"
 
-# Colours that nothing else uses stand for those that the page decides on.
+# Colors that nothing else uses stand for those that the page decides on.
 _INK, _GRID = "#010203", "#040506"
-_ON_A_PAGE: Dict[str, Any] = {
+_ON_A_PAGE: Any = {
     **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), _INK),
     "grid.color": _GRID,
     "legend.frameon": False,
-    "svg.hashsalt": "labo",  # equal pictures are equal files
+    "svg.hashsalt": "labo",  # equal figures are equal files
 }
 _STYLE = "<style>:root{--ink:#222;--grid:#bbb}@media (prefers-color-scheme:dark){:root{--ink:#ddd;--grid:#555}}</style>"
 
@@ -35,37 +36,66 @@ class Figure:
 
 def save_png(path: Path, size: Tuple[float, float], paint: Callable[[Any], None]) -> bool:
     """Draw into ``path``, which is whole or not there; False where matplotlib is not installed."""
-    figure = _figure(size)
-    if figure is None:
+    canvas = _canvas(size)
+    if canvas is None:
         return False
-    paint(figure)
+    paint(canvas)
     with whole_file(path) as part:
-        figure.savefig(part, dpi=120, format="png")
+        canvas.savefig(part, dpi=120, format="png")
     return True
 
 
-def to_svg(picture: Figure) -> Optional[str]:
-    """The picture as SVG in the colours of the reader's light or dark page; None without matplotlib."""
-    if _figure(picture.size) is None:
+def to_svg(figure: Figure) -> Optional[str]:
+    """The figure as SVG in the colors of the reader's light or dark page; None without matplotlib."""
+    if _canvas(figure.size) is None:
         return None
     from matplotlib import rc_context
 
     with rc_context(_ON_A_PAGE):
-        figure = _figure(picture.size)
-        picture.paint(figure)
+        canvas = _canvas(figure.size)
+        figure.paint(canvas)
         buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        canvas.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = buffer.getvalue().replace(_INK, "var(--ink)").replace(_GRID, "var(--grid)")
     opening, _, rest = svg[svg.index("<svg") :].partition(">")
     return f"{opening}>{_STYLE}{rest}"
 
 
-def _figure(size: Tuple[float, float]) -> Any:
+def line_style(number: int) -> Dict[str, str]:
+    """Options of the line of system ``number``: color, and a dash once the colors are used up."""
+    return {
+        "color": PALETTE[number % len(PALETTE)],
+        "linestyle": _LINES[number // len(PALETTE) % len(_LINES)],
+    }
+
+
+def marker_style(number: int) -> Dict[str, str]:
+    """Options of the dots of system ``number``: color and shape, so that neither is needed alone."""
+    return {"color": PALETTE[number % len(PALETTE)], "marker": _MARKERS[number % len(_MARKERS)]}
+
+
+def plain(axes: Any, grid: str = "y") -> None:
+    """No frame, and a faint grid along one axis behind the data."""
+    axes.grid(axis=grid, alpha=0.3)
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+
+
+def legend_above(figure: Any, title: str = "") -> None:
+    """One legend above all panels, of what the first one shows."""
+    handles, names = figure.axes[0].get_legend_handles_labels()
+    options: Dict[str, Any] = {"loc": "outside upper center", "ncols": min(len(names), 4), "frameon": False}
+    figure.legend(handles, names, title=title, title_fontsize=9, fontsize=9, **options)
+
+
+def _canvas(size: Tuple[float, float]) -> Any:
+    """A matplotlib Figure; None where there is no matplotlib."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
+        from matplotlib.figure import Figure as Canvas
     except ImportError:
         return None
-    figure = Figure(figsize=size, constrained_layout=True)
-    FigureCanvasAgg(figure)
-    return figure
+    canvas = Canvas(figsize=size, constrained_layout=True)
+    FigureCanvasAgg(canvas)
+    return canvas

@@ -1,16 +1,14 @@
-"""Tables of ready-made cells: for the terminal, for Markdown, for a page."""
+"""Tables of ready-made cells, for the terminal and for Markdown."""
 
 import re
 import textwrap
 from dataclasses import dataclass
-from html import escape
 from typing import List, Sequence, Tuple
 
 WIDTH = 100  # columns of the terminal that a table should be readable in
 
 _NUMBER = re.compile(r"[+−-]?[\d,]+(\.\d+)?%?|")
 _GAP = "  "
-_LONG = 40  # characters of a cell that may be broken into lines on a page
 
 
 @dataclass(frozen=True)
@@ -50,21 +48,3 @@ class Table:
         cells = [[cell.replace("|", r"\|") for cell in row] for row in (self.header, *self.rows)]
         lines = [f"| {' | '.join(row)} |" for row in (cells[0], rule, *cells[1:])]
         return "\n".join([f"**{self.caption}**", "", *lines])
-
-    def html(self) -> str:
-        """A ``<table>`` with its caption, whose rows and columns have headings."""
-        longest = (max(map(len, column)) for column in zip(*self.rows))
-        kinds = [
-            ' class="number"' if number else ' class="long"' if length > _LONG else ""
-            for number, length in zip(self.numeric, longest)
-        ]
-        titles = [
-            f'<th scope="col"{kind}>{escape(text)}</th>' if text else "<td></td>"
-            for text, kind in zip(self.header, kinds)
-        ]
-        lines = [f"<table><caption>{escape(self.caption)}</caption>", f"<thead><tr>{''.join(titles)}</tr></thead>"]
-        lines.append("<tbody>")
-        for first, *rest in self.rows:
-            cells = (f"<td{kind}>{escape(text)}</td>" for text, kind in zip(rest, kinds[1:]))
-            lines.append(f'<tr><th scope="row">{escape(first)}</th>{"".join(cells)}</tr>')
-        return "\n".join([*lines, "</tbody></table>"])

@@ -1,11 +1,10 @@
 """Figures of trainings, out of fairseq's JSON log."""
 
-from itertools import cycle
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 
 from ..evaluation.training_log import Curves, read_curves
-from .figure import PALETTE, save_png
+from .figure import line_style, plain, save_png
 
 #: what is drawn, if logged: title of the panel and the names whose training and validation values it shows
 _PANELS = (
@@ -26,8 +25,8 @@ _COMPARED = (
 )
 
 
-def plot_training(log: Path, picture: Path, title: str, warmup_ends: Optional[int] = None) -> bool:
-    """Draw the curves of ``log`` into ``picture`` (PNG); False where matplotlib is not installed."""
+def plot_training(log: Path, figure_path: Path, title: str, warmup_ends: Optional[int] = None) -> bool:
+    """Draw the curves of ``log`` into ``figure_path`` (PNG); False where matplotlib is not installed."""
     curves = read_curves(log)
 
     def paint(figure: Any) -> None:
@@ -42,11 +41,11 @@ def plot_training(log: Path, picture: Path, title: str, warmup_ends: Optional[in
                 axes.axvline(warmup_ends, color="grey", linewidth=0.8, linestyle=":", label="smoothing warm-up ends")
             axes.set_title(label, fontsize=10)
             axes.set_xlabel("updates")
-            axes.grid(alpha=0.3)
+            plain(axes)
             if axes.get_legend_handles_labels()[0]:
                 axes.legend(fontsize=8)
 
-    return save_png(picture, (10, 7), paint)
+    return save_png(figure_path, (10, 7), paint)
 
 
 def compared_panels(runs: Dict[str, Curves]) -> List[Tuple[str, str, str]]:
@@ -63,16 +62,16 @@ def paint_compared(figure: Any, runs: Dict[str, Curves], warmups: Dict[str, Opti
     panels = compared_panels(runs)
     grid = figure.subplots(-(-len(panels) // 2), 2, squeeze=False)
     for axes, (title, kind, name) in zip(grid.flat, panels):
-        for colour, (run, curves) in zip(cycle(PALETTE), runs.items()):
-            points = sorted(curves[kind].get(name, {}).items())
+        for number, (run, curves) in enumerate(runs.items()):
+            points, style = sorted(curves[kind].get(name, {}).items()), line_style(number)
             if points:
-                axes.plot(*zip(*points), "o-" if kind == "valid" else "-", markersize=3.5, color=colour)
+                axes.plot(*zip(*points), marker="o" if kind == "valid" else "", markersize=3.5, **style)
             if warmups[run]:
-                axes.axvline(warmups[run], color=colour, linewidth=1, linestyle=":")
+                axes.axvline(warmups[run], color=style["color"], linewidth=1, linestyle=":")
         axes.set_title(title, fontsize=10)
         axes.set_xlabel("updates")
-        axes.grid(alpha=0.3)
+        plain(axes)
     for axes in grid.flat[len(panels) :]:
         axes.remove()
-    lines = [figure.axes[0].plot([], [], color=colour)[0] for colour, _ in zip(cycle(PALETTE), runs)]
+    lines = [figure.axes[0].plot([], [], **line_style(number))[0] for number in range(len(runs))]
     figure.legend(lines, list(runs), loc="outside upper center", ncols=min(len(runs), 4), frameon=False, fontsize=9)

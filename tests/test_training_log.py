@@ -1,33 +1,12 @@
-"""Scores and curves."""
+"""fairseq's JSON log, and what is drawn of it."""
 
 import json
 
 import pytest
-import sacrebleu
 
-from labo_fairseq.errors import UserError
-from labo_fairseq.evaluation.metrics import score
 from labo_fairseq.evaluation.training_log import parse_record, read_curves
 from labo_fairseq.files import write_lines
 from labo_fairseq.reporting.training_curves import plot_training
-
-
-def test_scores_are_sacrebleus():
-    hypotheses = ["the cat sat on the mat .", "a dog"]
-    references = ["the cat sat on the mat .", "a small dog barked"]
-    bleu, chrf = score(hypotheses, references)
-    assert bleu.value == sacrebleu.corpus_bleu(hypotheses, [references]).score
-    assert chrf.value == sacrebleu.corpus_chrf(hypotheses, [references]).score
-    assert "tok:13a" in bleu.signature
-    assert f"version:{sacrebleu.__version__}" in bleu.signature
-    assert str(bleu) == f"BLEU {bleu.value:.2f}  ({bleu.signature})"
-    assert bleu.to_json() == {"name": "BLEU", "value": bleu.value, "signature": bleu.signature}
-
-
-@pytest.mark.parametrize(("hypotheses", "references"), [([], []), (["a"], []), (["a"], ["a", "b"])])
-def test_nothing_to_score(hypotheses, references):
-    with pytest.raises(UserError, match="cannot be scored"):
-        score(hypotheses, references)
 
 
 def record(kind, **values):

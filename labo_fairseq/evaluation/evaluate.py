@@ -1,0 +1,73 @@
+"""A checkpoint of a run translates the test sets and is scored."""
+
+from pathlib import Path
+from typing import Dict, List, Optional, Sequence
+
+from ..checkpoints import load_checkpoint
+from ..errors import UserError
+from ..files import locked, write_json
+from .average_checkpoints import average_checkpoints, newest_checkpoints
+from .generate import Decoding, translate_test
+from .metrics import Metric, Score, default_metrics, find_metric, score
+from .runs import Evaluation, Run, read_json, read_translation
+
+
+def evaluate(run: Run, checkpoint: Path, decoding: Decoding, folder: Path) -> Evaluation:
+    """The default scores of ``checkpoint`` on every test set in every direction; ``folder`` keeps the translations."""
+    metrics = default_metrics(run.data.scoring, tokens=not run.data.multilingual)
+    tests: Dict[str, List[Score]] = {}
+    for source, target in run.directions:
+        for test in run.data.tests:
+            name = run.data.split(test, source, target)
+            output = folder / f"{name}.{target}"
+            translate_test(run.data, checkpoint, source, target, test, decoding, output)
+            translation = read_translation(run.data, test, (source, target), output)
+            tests[name] = [score(metric, translation, run.data.scoring) for metric in metrics]
+    return Evaluation(checkpoint.name, decoding, tests)
+
+
+def evaluate_again(
+    run: Run, checkpoint_name: str, average: Optional[int], decoding: Decoding, metrics: Sequence[str] = ()
+) -> Evaluation:
+    """Scores of a finished run with another checkpoint, search or metric, kept beside the first ones.
+
+    Args:
+        checkpoint_name: ``"best"`` or ``"last"``.
+        average: of so many newest checkpoints instead.
+        metrics: keys or names of the registry, of metrics to add to the default ones.
+
+    Raises:
+        UserError: that checkpoint is not there or damaged, fairseq fails, or a metric cannot be computed.
+    """
+    name = checkpoint_name if average is None else f"average{average}"
+    checkpoint = run.checkpoints / f"checkpoint_{name}.pt"
+    wanted = [find_metric(key, run.data.scoring) for key in metrics]
+    with locked(run.folder):
+        if average is not None and not checkpoint.exists():
+            average_checkpoints(newest_checkpoints(run.checkpoints, average), checkpoint)
+        if not checkpoint.exists():
+            raise UserError(f"{checkpoint} is not there")
+        load_checkpoint(checkpoint)  # says in one line what fairseq would say in fifty
+        folder = run.folder / "evaluations" / f"{name}-{decoding.folder_name}"
+        path = folder / "scores.json"
+        if not path.exists():
+            write_json(path, evaluate(run, checkpoint, decoding, folder).to_json())
+        evaluation = Evaluation.from_json(read_json(path))
+        if _add_scores(run, evaluation, folder, wanted):
+            write_json(path, evaluation.to_json())
+        return evaluation
+
+
+def _add_scores(run: Run, evaluation: Evaluation, folder: Path, metrics: Sequence[Metric]) -> bool:
+    """Add the scores that ``evaluation`` lacks, of the translations in ``folder``; whether it lacked any."""
+    scoring, added = run.data.scoring, False
+    for direction in run.directions:
+        for test in run.data.tests:
+            name = run.data.split(test, *direction)
+            scores = evaluation.tests[name]
+            missing = [metric for metric in metrics if metric.name(scoring) not in [one.name for one in scores]]
+            if missing:
+                translation = read_translation(run.data, test, direction, folder / f"{name}.{direction[1]}")
+                scores += [score(metric, translation, scoring) for metric in missing]
+                added = True
+    return added

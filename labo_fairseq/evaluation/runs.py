@@ -1,0 +1,232 @@
+"""One run on disk, seen by those who read it: where its files lie, what it was trained on, what came of it."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Sequence, Tuple
+
+from ..data.prepared_corpus import Prepared
+from ..data.types import Pair
+from ..errors import UserError
+from ..files import read_lines, write_json
+from .generate import Decoding, tokens_of
+from .metrics import Score, Texts, Translation
+
+BEST, LAST = "best", "last"
+
+
+@dataclass(frozen=True)
+class TrainingCost:
+    """What a training took."""
+
+    seconds: Optional[float]  # None where the log does not say it
+    target_tokens_per_second: Optional[float]  # median
+    peak_memory_mib: int  # of one process
+
+    @classmethod
+    def from_json(cls, value: Dict[str, Any]) -> "TrainingCost":
+        # the first runs were not timed
+        return cls(value.get("seconds"), value["target_tokens_per_second"], value["peak_memory_mib"])
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores of one checkpoint with one search."""
+
+    checkpoint: str  # name of its file
+    decoding: Decoding
+    tests: Dict[str, List[Score]]  # by the name of the test set's files
+
+    def to_json(self) -> Dict[str, Any]:
+        tests = {test: [score.to_json() for score in scores] for test, scores in self.tests.items()}
+        return {"checkpoint": self.checkpoint, **self.decoding.to_json(), "tests": tests}
+
+    @classmethod
+    def from_json(cls, value: Dict[str, Any]) -> "Evaluation":
+        tests = {test: [Score(**score) for score in scores] for test, scores in value["tests"].items()}
+        return cls(value["checkpoint"], Decoding.from_json(value), tests)
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a finished run has to say: the content of its ``result.json``."""
+
+    settings: Dict[str, Any]  # see Run.settings
+    data: str  # the prepared corpus, told from the run's folder
+    versions: Dict[str, str]
+    training: TrainingCost
+    evaluation: Evaluation
+
+    def write(self, path: Path) -> None:
+        """Write ``path``, which is whole or not there."""
+        training, evaluation = asdict(self.training), self.evaluation.to_json()
+        write_json(path, {**vars(self), "training": training, "evaluation": evaluation})
+
+    @classmethod
+    def read(cls, path: Path) -> "RunResult":
+        """What ``path`` holds, whatever version of this program wrote it.
+
+        Raises:
+            UserError: it is damaged.
+        """
+        value = read_json(path)
+        try:
+            training, evaluation = TrainingCost.from_json(value["training"]), Evaluation.from_json(value["evaluation"])
+            return cls(value["settings"], value["data"], value["versions"], training, evaluation)
+        except (AttributeError, KeyError, TypeError):
+            raise _damaged(path) from None
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is trained on which data, and where everything of it lies."""
+
+    folder: Path
+    data: Prepared
+    directions: Tuple[Pair, ...]  # one, or several in a multilingual model
+    config: Dict[str, Any]  # for fairseq-hydra-train, without paths and whatever depends on the machine
+    checkpoint_name: str = BEST  # or LAST: which is scored
+
+    @property
+    def log(self) -> Path:
+        """fairseq's own log of the training, one JSON record a line."""
+        return self.folder / "train.log"
+
+    @property
+    def checkpoints(self) -> Path:
+        """fairseq's ``save_dir``."""
+        return self.folder / "checkpoints"
+
+    @property
+    def checkpoint(self) -> Path:
+        """The checkpoint that is scored."""
+        return self.checkpoints / f"checkpoint_{self.checkpoint_name}.pt"
+
+    @property
+    def result(self) -> Path:
+        """Settings, versions, cost and scores; there when the run is complete."""
+        return self.folder / "result.json"
+
+    def existing_checkpoint(self) -> Path:
+        """:attr:`checkpoint`.
+
+        Raises:
+            UserError: it is gone.
+        """
+        if not self.checkpoint.exists():
+            raise UserError(f"{self.checkpoint} is not there")
+        return self.checkpoint
+
+    def hypotheses(self, test: str, direction: Pair) -> Path:
+        """Detokenized translations of a test set, one a line."""
+        return self.folder / "translations" / f"{self.data.split(test, *direction)}.{direction[1]}"
+
+    def translated(self, test: str, direction: Pair) -> Translation:
+        """A test set and its translation by this run."""
+        return read_translation(self.data, test, direction, self.hypotheses(test, direction))
+
+    def settings(self) -> Dict[str, Any]:
+        """What tells this run from another."""
+        return {
+            "data": self.data.recipe,
+            "files": self.data.digests,
+            "directions": [list(direction) for direction in self.directions],
+            "config": self.config,
+            "checkpoint": self.checkpoint_name,
+        }
+
+
+def load_run(folder: Path) -> Run:
+    """The finished run in ``folder``.
+
+    Raises:
+        UserError: there is none, or its data is not what it was trained on.
+    """
+    path = folder / "result.json"
+    if not path.exists():
+        raise UserError(f"no finished run in {folder}: its {path.name} is not there")
+    result = RunResult.read(path)
+    settings = result.settings
+    data = Prepared(folder / result.data)
+    data.check(settings["data"], settings.get("files"))
+    directions = tuple((source, target) for source, target in settings["directions"])
+    return Run(folder, data, directions, settings["config"], settings["checkpoint"])
+
+
+def newest_run(folder: Path) -> Run:
+    """The run below ``folder`` (or ``folder`` itself) that was completed last.
+
+    Raises:
+        UserError: there is none.
+    """
+    results = sorted(folder.rglob("result.json"), key=lambda path: path.stat().st_mtime)
+    if not results:
+        raise UserError(f"no finished run in {folder}: train one with 'bash scripts/run_demo.sh', or name its folder")
+    return load_run(results[-1].parent)
+
+
+def direction_of(run: Run, source: str = "") -> Pair:
+    """The direction of ``run`` that starts from ``source``; its first one if that is empty.
+
+    Raises:
+        UserError: it has none from there.
+    """
+    matching = [direction for direction in run.directions if source in ("", direction[0])]
+    if not matching:
+        sources = ", ".join(direction[0] for direction in run.directions)
+        raise UserError(f"{run.folder} does not translate from {source!r}: choose from {sources}")
+    return matching[0]
+
+
+def runs_by_name(runs: Sequence[Run]) -> Dict[str, Run]:
+    """``runs`` by the names of their folders, or by their paths where these are the same.
+
+    Raises:
+        UserError: a run is there twice, or they were trained on different data.
+    """
+    refuse_unlike(runs)
+    paths = [run.folder.resolve() for run in runs]
+    if len(set(paths)) < len(paths):
+        raise UserError("a run is named twice")
+    short = [path.name for path in paths]
+    return dict(zip(short if len(set(short)) == len(short) else map(str, paths), runs))
+
+
+def refuse_unlike(runs: Sequence[Run]) -> None:
+    """UserError where ``runs`` were trained on different data or in different directions."""
+    first = runs[0]
+    for run in runs[1:]:
+        if run.data.recipe != first.data.recipe or run.directions != first.directions:
+            raise UserError(
+                f"{run.folder} and {first.folder} were trained on different data or in different directions"
+            )
+
+
+def read_translation(data: Prepared, test: str, direction: Pair, output: Path) -> Translation:
+    """A test set of ``data`` with the detokenized translation ``output`` and the tokens beside it."""
+    source, target = direction
+    name = data.split(test, source, target)
+    raw = Texts(*(list(read_lines(path)) for path in (data.raw(name, source), output, data.raw(name, target))))
+    paths = (data.tokens(name, source), tokens_of(output), data.tokens(name, target))
+    if not all(path.exists() for path in paths):
+        return Translation(raw)
+    return Translation(raw, Texts(*(list(read_lines(path)) for path in paths)))
+
+
+def read_json(path: Path) -> Dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        UserError: the file holds something else.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        value = None
+    if not value or not isinstance(value, dict):
+        raise _damaged(path)
+    return value
+
+
+def _damaged(path: Path) -> UserError:
+    return UserError(f"{path} is damaged: put it back, or delete the folder and make the run again")
