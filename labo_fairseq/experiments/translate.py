@@ -41,6 +41,7 @@ def translate(run: Run, direction: Pair, decoding: Decoding) -> None:
     Thread(target=_feed, args=(process.stdin, run.data, direction[0], refused), daemon=True).start()
     words = LastWords()
     empty = False
+    assert process.stdout is not None
     with process:
         for line in process.stdout:
             if line.startswith("S-"):
