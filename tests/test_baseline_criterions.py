@@ -124,7 +124,7 @@ def test_the_loss_is_the_sum_over_the_tokens_that_one_would_pick_by_hand(
     for mine, expected in ((loss, terms.loss), (log["nll_loss"], terms.nll), (log["entropy"], terms.entropy)):
         assert mine.item() == pytest.approx(expected.sum().item(), rel=1e-5)
     correct = z.argmax(-1).eq(target).sum()
-    assert (log["watched_ntokens"], log["total"], log["n_correct"]) == (len(target), len(target), correct)
+    assert (log["counted_ntokens"], log["total"], log["n_correct"]) == (len(target), len(target), correct)
     with metrics.aggregate(new_root=True) as logged:
         criterion.reduce_metrics([log, log])
     bits = terms.entropy.mean().item() / math.log(2)

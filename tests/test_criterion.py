@@ -1,5 +1,7 @@
 """The criterion in this process: against fairseq's, masking, dtypes, options."""
 
+import math
+
 import pytest
 import torch
 from fairseq.criterions.label_smoothed_cross_entropy import LabelSmoothedCrossEntropyCriterion
@@ -35,7 +37,7 @@ def test_warmup_is_fairseqs_criterion_to_the_last_bit(task, model, batch, prefix
     loss, size, log = theirs(model, batch, reduce)
     assert torch.equal(mine_loss, loss)
     assert mine_size == size
-    assert mine_log.keys() == log.keys()
+    assert mine_log.keys() == {*log, "counted_ntokens"}
     assert mine_log["n_correct"] == log["n_correct"]
     for mine, other in zip(gradients(model, mine_loss.sum()), gradients(model, loss.sum())):
         assert torch.equal(mine, other)
@@ -61,7 +63,7 @@ def test_padding_and_prefix_are_masked(task, model, batch, prefix):
                 tokens += 1
     assert loss.item() == pytest.approx(expected, rel=1e-5)
     assert log["nll_loss"].item() == pytest.approx(nll, rel=1e-5)
-    assert (log["watched_ntokens"], log["total"], log["n_correct"]) == (tokens, tokens, correct)
+    assert (log["counted_ntokens"], log["total"], log["n_correct"]) == (tokens, tokens, correct)
 
 
 def test_not_reduced_sums_to_reduced(task, model, batch):
@@ -107,7 +109,7 @@ def test_batch_of_padding_alone(task, model, batch):
     batch["target"].fill_(task.target_dictionary.pad())
     loss, _, log = build(task)(model, batch)
     assert loss.item() == 0
-    assert log["watched_ntokens"] == 0
+    assert log["counted_ntokens"] == 0
     assert all((gradient == 0).all() for gradient in gradients(model, loss))
 
 
@@ -125,7 +127,7 @@ def test_logging_outputs_can_be_summed(task, model, batch):
         criterion.reduce_metrics([summed])
     values = one.get_smoothed_values()
     assert values == other.get_smoothed_values()
-    assert values["alpha"] == pytest.approx(float(log["alpha"] / log["watched_ntokens"]), abs=1e-3)
+    assert values["alpha"] == pytest.approx(float(log["alpha"] / log["counted_ntokens"]), abs=1e-3)
     assert {"loss", "nll_loss", "ppl", "alpha", "entropy", "p_star"} <= values.keys()
 
 
@@ -156,3 +158,78 @@ def test_options_out_of_range(task, option, value, message):
         build(task, **{option: value})
     assert str(error.value).startswith(f"labo: {message}")
     assert "\n" not in str(error.value)
+
+
+def logged(criterion, *logging_outputs):
+    """What is logged of the batches of a training or a validation."""
+    from fairseq.logging import metrics
+
+    with metrics.aggregate(new_root=True) as meters:
+        for logging_output in logging_outputs:
+            criterion.reduce_metrics([logging_output])
+    return meters.get_smoothed_values()
+
+
+@pytest.mark.parametrize("warmup", [0, 10])
+def test_everything_logged_is_a_mean_over_the_counted_tokens(task, model, batch, warmup):
+    """With an ignored prefix, too; the gradient is divided by what fairseq divides it by."""
+    criterion = build(task, smoothing_warmup_steps=warmup, ignore_prefix_size=2, report_accuracy=True)
+    criterion.updates.num_updates = 0
+    loss, sample_size, log = criterion(model, batch)
+    pad = task.target_dictionary.pad()
+    counted = batch["target"][:, 2:].ne(pad)
+    n = int(counted.sum())
+    assert 0 < n < sample_size == batch["ntokens"]
+    with torch.no_grad():
+        log_p = model(**batch["net_input"])[0].double().log_softmax(-1)[:, 2:][counted]
+    nll = -log_p.gather(-1, batch["target"][:, 2:][counted][:, None]).mean().item() / math.log(2)
+    values = logged(criterion, log)
+    assert values["loss"] == pytest.approx(loss.item() / n / math.log(2), abs=1e-3)
+    assert values["nll_loss"] == pytest.approx(nll, abs=1e-3)
+    assert values["ppl"] == pytest.approx(2**nll, abs=0.02 * 2**nll)
+    assert values["accuracy"] == pytest.approx(100 * log["n_correct"] / n, abs=1e-3)
+    if not warmup:
+        entropy = -(log_p.exp() * log_p).sum(-1).mean().item() / math.log(2)
+        assert values["entropy"] == pytest.approx(entropy, abs=1e-3)
+
+
+def test_loss_over_sentences_stays_so(task, model, batch):
+    criterion = build(task, sentence_avg=True, ignore_prefix_size=2)
+    loss, sample_size, log = criterion(model, batch)
+    assert sample_size == batch["target"].size(0)
+    assert logged(criterion, log)["loss"] == pytest.approx(loss.item() / sample_size / math.log(2), abs=1e-3)
+
+
+@pytest.mark.parametrize("warmup", [0, 100])
+def test_a_prefix_as_long_as_every_sentence_ends_the_training(task, model, batch, warmup):
+    criterion = build(task, smoothing_warmup_steps=warmup, ignore_prefix_size=1000)
+    criterion.updates.num_updates = 0
+    for _ in range(19):
+        assert criterion(model, batch)[0] == 0
+    with pytest.raises(SystemExit) as error:
+        criterion(model, batch)
+    assert str(error.value) == (
+        "labo: no target token of the first 20 batches is left to learn from: --ignore-prefix-size 1000 must be less "
+        "than the length of the target sentences"
+    )
+
+
+def test_a_few_short_sentences_do_not_end_it(task, model, batch):
+    criterion = build(task, ignore_prefix_size=2)
+    short = {**batch, "target": batch["target"].clone()}
+    short["target"][:, 2:] = task.target_dictionary.pad()
+    for _ in range(19):
+        criterion(model, short)
+    log = criterion(model, batch)[2]
+    empty = [criterion(model, short)[2] for _ in range(40)]
+    assert logged(criterion, *empty, log) == logged(criterion, log)
+
+
+@pytest.mark.parametrize("warmup", [0, 100])
+def test_a_set_of_which_nothing_is_left_ends_its_validation(task, model, batch, warmup):
+    criterion = build(task, smoothing_warmup_steps=warmup, ignore_prefix_size=1000).eval()
+    criterion.updates.num_updates = 0
+    log = criterion(model, batch)[2]
+    with pytest.raises(SystemExit, match="labo: no target token of this set is left to validate on"):
+        logged(criterion, log)
+    assert "ppl" in logged(criterion, log, build(task).eval()(model, batch)[2])

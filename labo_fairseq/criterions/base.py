@@ -21,6 +21,9 @@ from .updates import UpdateCounter
 #: logged in bits, as fairseq does with its losses
 _IN_NATS = ("entropy",)
 
+#: so many batches of short sentences in a row are no chance
+_BATCHES_WITHOUT_TOKENS = 20
+
 
 @dataclass
 class RegularisedConfig(LabelSmoothedCrossEntropyCriterionConfig):
@@ -52,6 +55,8 @@ class RegularisedCriterion(LabelSmoothedCrossEntropyCriterion):
 
     #: what error messages begin with
     name: str
+    #: what chooses models unless the user names another: the loss is another function after the warm-up
+    validation_metric = "nll_loss"
     #: fields of the terms whose means over the tokens are logged, once the warm-up is past
     watched: Tuple[str, ...] = ("entropy",)
 
@@ -68,6 +73,8 @@ class RegularisedCriterion(LabelSmoothedCrossEntropyCriterion):
         self.updates = UpdateCounter(task, self.stop_where_not_finite)
         #: whether the softmax of the model's output is its prediction; None until the first batch
         self._gives_logits: Optional[bool] = None
+        #: how many there were in training; None from the first batch on that has tokens
+        self._batches_without_tokens: Optional[int] = 0
 
     @classmethod
     def check(cls, cfg: Any) -> None:
@@ -109,7 +116,9 @@ class RegularisedCriterion(LabelSmoothedCrossEntropyCriterion):
         """Loss of a batch (summed, or (tokens, 1) if not ``reduce``), its sample size and what to log."""
         self.check_model(model, sample)
         if self.warming_up:
-            return super().forward(model, sample, reduce=reduce)
+            loss, sample_size, logging_output = super().forward(model, sample, reduce=reduce)
+            self.count_tokens(logging_output, self.without_prefix(sample["target"]))
+            return loss, sample_size, logging_output
         net_output = model(**sample["net_input"])
         logits, target = self.get_logits_and_target(model, net_output, sample)
         terms = self.get_terms(logits, target, sample)
@@ -144,14 +153,41 @@ class RegularisedCriterion(LabelSmoothedCrossEntropyCriterion):
             "nsentences": sample["target"].size(0),
             "sample_size": sample_size,
         }
+        self.count_tokens(logging_output, target)
         if not self.warming_up:
-            logging_output["watched_ntokens"] = mask.sum()
             for name in self.watched:
                 logging_output[name] = getattr(terms, name).sum()
         if self.report_accuracy:
             logging_output["n_correct"] = utils.item(likeliest().eq(target).logical_and(mask).sum())
             logging_output["total"] = utils.item(mask.sum())
         return loss, sample_size, logging_output
+
+    def count_tokens(self, logging_output: Dict[str, Any], target: Tensor) -> None:
+        """Let what is logged be divided by the tokens of ``target`` (tokens,) that count, which are no padding.
+
+        The sample size that the gradient is divided by stays fairseq's, which counts ignored prefixes: with them, too,
+        the smoothing warm-up is the training that fairseq's label smoothing makes.
+        """
+        counted = target.ne(self.padding_idx).sum()
+        logging_output["counted_ntokens"] = counted
+        if not self.sentence_avg:
+            logging_output["sample_size"] = counted
+        if not self.training:
+            logging_output["validating"] = 1
+        elif self._batches_without_tokens is not None:
+            self._stop_where_none_counts(counted)
+
+    def _stop_where_none_counts(self, counted: Tensor) -> None:
+        """End the program with one line where the first batches have no token that counts."""
+        if counted > 0:
+            self._batches_without_tokens = None
+            return
+        self._batches_without_tokens += 1
+        if self._batches_without_tokens == _BATCHES_WITHOUT_TOKENS:
+            raise SystemExit(
+                f"{self.name}: no target token of the first {_BATCHES_WITHOUT_TOKENS} batches is left to learn from: "
+                f"--ignore-prefix-size {self.ignore_prefix_size} must be less than the length of the target sentences"
+            )
 
     def check_model(self, model: Any, sample: Dict[str, Any]) -> None:
         """End the program with one line where the model cannot be called with the batch alone.
@@ -164,8 +200,8 @@ class RegularisedCriterion(LabelSmoothedCrossEntropyCriterion):
             inspect.signature(model.forward).bind(**sample["net_input"])
         except TypeError as error:
             raise SystemExit(
-                f"{self.name}: {type(model).__name__} cannot be called with what this task puts into a batch ({error}): "
-                "train it with the criterion that was made for it"
+                f"{self.name}: {type(model).__name__} cannot be called with what this task puts into a batch "
+                f"({error}): train it with the criterion that was made for it"
             ) from None
 
     def get_logits_and_target(self, model: Any, net_output: Any, sample: Dict[str, Any]) -> Tuple[Tensor, Tensor]:
@@ -212,13 +248,29 @@ class RegularisedCriterion(LabelSmoothedCrossEntropyCriterion):
 
     @classmethod
     def reduce_metrics(cls, logging_outputs: List[Dict[str, Any]]) -> None:
-        """What fairseq's label smoothing logs, and the means of what is watched, entropies in bits."""
-        super().reduce_metrics(logging_outputs)
-        n = sum(log.get("watched_ntokens", 0) for log in logging_outputs)
-        if n > 0:
-            for name in cls.watched:
-                mean = sum(log.get(name, 0) for log in logging_outputs) / n
+        """What fairseq's label smoothing logs, and the means of what is watched, entropies in bits.
+
+        All are means over the tokens that count, or with ``--sentence-avg`` the loss over sentences.
+        """
+        logs = [{**log, "ntokens": log.get("counted_ntokens", log.get("ntokens", 0))} for log in logging_outputs]
+        if any(log.get("validating") for log in logs):
+            metrics.log_derived("ppl", cls._perplexity_of_validation)
+        super().reduce_metrics(logs)
+        n = sum(log["ntokens"] for log in logs)
+        for name in cls.watched:
+            if n > 0 and all(name in log for log in logs):
+                mean = sum(log[name] for log in logs) / n
                 metrics.log_scalar(name, mean / math.log(2) if name in _IN_NATS else mean, n, round=3)
+
+    @classmethod
+    def _perplexity_of_validation(cls, meters: Any) -> float:
+        """fairseq's perplexity; the program ends with one line where no token counted, and there is none."""
+        if not meters["nll_loss"].count > 0:
+            raise SystemExit(
+                f"{cls.name}: no target token of this set is left to validate on: --ignore-prefix-size must be "
+                "less than the length of its target sentences"
+            )
+        return utils.get_perplexity(meters["nll_loss"].avg)
 
 
 @torch.no_grad()
