@@ -1,6 +1,8 @@
 """Real fairseq commands on small data, as a user would type them."""
 
 import csv
+import io
+import logging
 import os
 import re
 import signal
@@ -83,10 +85,38 @@ def train(data, folder, *options, **kwargs):
     return inner(done.stdout)
 
 
+def train_here(data, folder, *options, updates=1000, **kwargs):
+    """What ``fairseq-train`` does, in this process, which has paid for importing fairseq: the lines of its log."""
+    from fairseq_cli.train import cli_main
+
+    lines = io.StringIO()
+    handler = logging.StreamHandler(lines)
+    handler.setFormatter(logging.Formatter("%(asctime)s | %(levelname)s | %(name)s | %(message)s"))
+    root, command_line = logging.getLogger(), sys.argv
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    sys.argv = [str(argument) for argument in train_command(data, folder, *options, updates=updates, **kwargs)]
+    try:
+        cli_main()
+    finally:
+        sys.argv = command_line
+        root.removeHandler(handler)
+        root.setLevel(level)
+    return lines.getvalue()
+
+
 def inner(log):
     """``{update: statistics}`` of every update that a log tells of."""
     parsed = (parse_record(line) for line in log.splitlines())
     return {int(record[1]["num_updates"]): record[1] for record in parsed if record and record[0] == "train_inner"}
+
+
+def validations(log, subset="valid"):
+    """The statistics of the validations on a set, in their order."""
+    parsed = (parse_record(line) for line in log.splitlines())
+    records = (record[1] for record in parsed if record and record[0] == subset)
+    return [{re.sub(f"^{subset}_", "", name): value for name, value in record.items()} for record in records]
 
 
 def parameters(folder):

@@ -1,10 +1,13 @@
 """What this plugin mends in fairseq itself, for every training that it is a part of; one fault a module."""
 
+from .checkpoint_state import save_all_state
 from .copies import copy_checkpoints_whole
 from .loading import guard_loading
 from .misfits import explain_checkpoints_that_do_not_fit
 from .prefetching import end_readers_in_time
 from .resumption import go_on_unbroken
+from .validation_metric import choose_models_by_one_metric
+from .whole_sets import keep_last_batches
 
 
 def mend_fairseq() -> None:
@@ -14,3 +17,6 @@ def mend_fairseq() -> None:
     explain_checkpoints_that_do_not_fit()
     go_on_unbroken()
     end_readers_in_time()
+    keep_last_batches()
+    choose_models_by_one_metric()
+    save_all_state()  # wraps what comes before, which takes values of another metric out of a checkpoint

@@ -1,0 +1,120 @@
+"""Let fairseq choose models by a validation value that means the same in every update.
+
+``--best-checkpoint-metric``, by default ``loss``, decides on the best checkpoint, ``--patience``,
+``reduce_lr_on_plateau`` and ``--keep-best-checkpoints``. The loss of a criterion with a smoothing warm-up is another
+function after it, and with an adaptive α it may rise while the model gets better. Such a criterion names its own metric
+in ``validation_metric``, which is used unless the user names one.
+"""
+
+import argparse
+import logging
+import multiprocessing.process
+import sys
+from functools import wraps
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Optional
+
+from fairseq import checkpoint_utils, options
+from fairseq.dataclass.configs import CheckpointConfig
+from fairseq.optim.lr_scheduler.reduce_lr_on_plateau import ReduceLROnPlateauLRSchedule
+from fairseq.trainer import Trainer
+from omegaconf import OmegaConf
+
+from .checkpoint_state import EARLY_STOPPING
+
+logger = logging.getLogger(__name__)
+
+_DEFAULT = CheckpointConfig.best_checkpoint_metric
+#: in the ``extra_state`` of a checkpoint that is loaded: what ``best`` and ``val_loss`` there are values of
+METRIC = "best_checkpoint_metric"
+
+_parsed: Optional[List[str]] = None  # the arguments that fairseq parsed, where they are not those of the process
+
+
+def _noted(parse: Callable) -> Callable:
+    @wraps(parse)
+    def parsed(parser: Any, input_args: Any = None, *args: Any, **kwargs: Any) -> Any:
+        global _parsed
+        _parsed = input_args
+        return parse(parser, input_args, *args, **kwargs)
+
+    return parsed
+
+
+def _named_by_user() -> bool:
+    """Whether the command line, or the configuration file that it gives to Hydra, holds a metric."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--best-checkpoint-metric")
+    for names in (("--config-dir", "-cd"), ("--config-path", "-cp"), ("--config-name", "-cn")):
+        parser.add_argument(*names)
+    arguments, others = parser.parse_known_args(sys.argv[1:] if _parsed is None else list(map(str, _parsed)))
+    key = f"checkpoint.{METRIC}"
+    if arguments.best_checkpoint_metric or any(other.lstrip("+").startswith(f"{key}=") for other in others):
+        return True
+    # Hydra may have changed the working directory
+    folder = Path(multiprocessing.process.ORIGINAL_DIR, arguments.config_dir or arguments.config_path or "")
+    file = (folder / (arguments.config_name or "config")).with_suffix(".yaml")
+    return file.is_file() and OmegaConf.select(OmegaConf.load(file), key) is not None
+
+
+def _with_a_metric_of_its_own(init: Callable) -> Callable:
+    @wraps(init)
+    def built(trainer: Any, cfg: Any, task: Any, model: Any, criterion: Any, *args: Any, **kwargs: Any) -> None:
+        metric = getattr(criterion, "validation_metric", _DEFAULT)
+        if cfg.checkpoint.best_checkpoint_metric == _DEFAULT != metric:
+            if _named_by_user():
+                logger.warning(
+                    f"--best-checkpoint-metric {_DEFAULT}: its values before and after the smoothing warm-up are those "
+                    "of different functions"
+                )
+            else:
+                cfg.checkpoint.best_checkpoint_metric = metric
+                logger.info(
+                    f"the best checkpoint, --patience and reduce_lr_on_plateau go by the validation {metric}, which "
+                    f"means the same in every update; the {_DEFAULT} of this criterion does not. "
+                    "--best-checkpoint-metric chooses another"
+                )
+        init(trainer, cfg, task, model, criterion, *args, **kwargs)
+
+    return built
+
+
+def _with_its_metric(load: Callable) -> Callable:
+    @wraps(load)
+    def loaded(*args: Any, **kwargs: Any) -> Dict[str, Any]:
+        state = load(*args, **kwargs)
+        checkpoint = (state.get("cfg") or {}).get("checkpoint")
+        if checkpoint and isinstance(state.get("extra_state"), dict):
+            state["extra_state"][METRIC] = checkpoint.get(METRIC)
+        return state
+
+    return loaded
+
+
+def _without_values_of_another_metric(load_checkpoint: Callable) -> Callable:
+    @wraps(load_checkpoint)
+    def loaded(trainer: Any, filename: str, *args: Any, **kwargs: Any) -> Any:
+        state = load_checkpoint(trainer, filename, *args, **kwargs)
+        if not state or not hasattr(trainer.get_criterion(), "validation_metric"):
+            return state
+        its, mine = state.get(METRIC), trainer.cfg.checkpoint.best_checkpoint_metric
+        if its not in (None, mine):
+            for name in ("best", EARLY_STOPPING):
+                state.pop(name, None)
+            state["val_loss"] = None
+            schedule = trainer.lr_scheduler
+            schedule.best = None
+            if isinstance(schedule, ReduceLROnPlateauLRSchedule):
+                schedule.lr_scheduler._reset()
+            logger.info(f"{filename} compared models by the validation {its}: the best {mine} is counted anew")
+        return state
+
+    return loaded
+
+
+def choose_models_by_one_metric() -> None:
+    """Wrap the parsing of the command line, the making of a ``Trainer``, and its loading of checkpoints."""
+    options.parse_args_and_arch = _noted(options.parse_args_and_arch)
+    Trainer.__init__ = _with_a_metric_of_its_own(Trainer.__init__)
+    checkpoint_utils.load_checkpoint_to_cpu = _with_its_metric(checkpoint_utils.load_checkpoint_to_cpu)
+    Trainer.load_checkpoint = _without_values_of_another_metric(Trainer.load_checkpoint)
