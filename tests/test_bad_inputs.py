@@ -368,6 +368,8 @@ REFUSED = {
             "optimization.update_freq=2": "optimization.update_freq must be one whole number",
             "optimization.lr=[nan]": "optimization.lr must be numbers above 0",
             "criterionn.tau=1": "Key 'criterionn' not in 'FairseqConfig'",
+            "checkpoint.no_save=true": "checkpoint.no_save leaves no checkpoint to resume from or to score",
+            "checkpoint.no_last_checkpoints=true": "checkpoint.no_last_checkpoints leaves no checkpoint",
             "dataset.max_tokens=0": "dataset.max_tokens must be a whole number of at least 1",
             "common.seed=7": "common.seed is set with --seed",
             "criterion.tau=1.1 criterion.tau=1.2": "criterion.tau is set twice",
@@ -379,6 +381,11 @@ REFUSED = {
             "--criterion kd criterion.teacher_path=gone.pt": "no teacher gone.pt: train it first",
         }.items()
     },
+    "no validation where the best checkpoint is scored": (
+        nothing,
+        "run multi30k de-en dataset.disable_validation=true",
+        "dataset.disable_validation leaves no best checkpoint, which is the one scored: leave it out",
+    ),
     "a teacher that is no checkpoint": (
         write("teacher.pt", "text"),
         "run bible de-en --criterion kd criterion.teacher_path=teacher.pt",

@@ -111,6 +111,9 @@ def _check(config: Config, merged: Config) -> None:
     seed = merged["common"].get("seed", 1)
     if type(seed) is not int or not 0 <= seed < 1 << 32:
         raise ValueError(f"common.seed is {seed}: it must be a whole number from 0 to {(1 << 32) - 1}")
+    for name in ("no_save", "no_last_checkpoints"):
+        if merged.get("checkpoint", {}).get(name):
+            raise ValueError(f"checkpoint.{name} leaves no checkpoint to resume from or to score: leave it out")
     from ..criterions.options import check_settings  # fairseq takes seconds, which only a training is worth
 
     check_settings(merged)

@@ -192,12 +192,15 @@ def run_config(
     """``configs/CORPUS_DIRECTION.yaml`` with a method of ``configs/criterion``, for one run.
 
     Raises:
-        UserError: see :func:`compose`.
+        UserError: see :func:`compose`; or the settings leave nothing to score.
     """
     small: List[str] = list(_SMOKE_SETTINGS) if smoke else []
     if smoke and has_warmup(method):
         small.append(_SMOKE_WARMUP)
-    return compose(f"{corpus}_{direction}_{method}", [*small, f"common.seed={seed}", *overrides])
+    config = compose(f"{corpus}_{direction}_{method}", [*small, f"common.seed={seed}", *overrides])
+    if SETUPS[corpus].checkpoint == BEST and config["dataset"].get("disable_validation"):
+        raise UserError("dataset.disable_validation leaves no best checkpoint, which is the one scored: leave it out")
+    return config
 
 
 def build_run(corpus: str, direction: str, config: Config, data: Prepared, folder: Path) -> Run:
