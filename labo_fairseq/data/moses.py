@@ -1,7 +1,7 @@
 """What Moses' Perl scripts do to text, in Python.
 
-By sacremoses, mended where it differs from the scripts of Moses' commit 34452895 (2025): docs/moses.md has the comparison.
-Lines are without their line break, and stay as many as they were.
+By sacremoses, mended where it differs from the scripts of Moses' commit 34452895 (2025): docs/moses.md has the
+comparison. Lines are without their line break, and stay as many as they were.
 """
 
 import re
