@@ -12,8 +12,9 @@ from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence
 
 from ..data.types import Scoring
 from ..errors import UserError
-from ..evaluation.metrics import Texts, Translation, find_metric, score
+from ..evaluation.metrics import Texts, Translation, find_metric, score, sentence_statistics
 from ..evaluation.runs import Run, runs_by_name
+from ..evaluation.significance import resample, spread
 from ..files import read_lines
 from ..reporting.figure import Figure, legend_above, marker_style, plain
 from ..reporting.table import Table
@@ -33,6 +34,7 @@ class PartScore:
     frequency: float  # mean Frequency Score of the part's sentences
     system: str
     bleu: float
+    interval: float  # half the width of the middle 95 % of bootstrap samples
     delta: Optional[float]  # to the first system; None: this is the first
     signature: str
 
@@ -109,11 +111,14 @@ def score_parts(
         for part, indices in zip(PARTS, thirds(scores)):
             ours, right = ([lines[index] for index in indices] for lines in (hypotheses, references))
             # BLEU does not read the source
-            value = score(bleu, Translation(Texts(right, ours, right)), scoring)
+            translation = Translation(Texts(right, ours, right))
+            value = score(bleu, translation, scoring)
+            _, interval = spread(resample(bleu, [sentence_statistics(bleu, translation, scoring)])[0])
             frequency = sum(scores[index] for index in indices) / len(indices)
             delta = value.value - first[part] if part in first else None
             first.setdefault(part, value.value)
-            scored.append(PartScore(test, part, len(indices), frequency, system, value.value, delta, value.signature))
+            numbers = (len(indices), frequency, system, value.value, interval, delta)
+            scored.append(PartScore(test, part, *numbers, value.signature))
     return scored
 
 
@@ -122,8 +127,8 @@ def frequency_result(scored: Sequence[PartScore]) -> AnalysisResult:
     tests, systems = (list(dict.fromkeys(getattr(part, name) for part in scored)) for name in ("test", "system"))
     figure = Figure(
         "frequency",
-        f"Dots: BLEU on the most, medium and least frequent third of {', '.join(tests)}, by {', '.join(systems)}. "
-        "The tables hold the numbers.",
+        f"Dots: BLEU with its 95 % bootstrap interval on the most, medium and least frequent third of "
+        f"{', '.join(tests)}, by {', '.join(systems)}. The tables hold the numbers.",
         (1.5 + 2.9 * len(tests), 3.4),
         lambda canvas: paint_frequency(canvas, scored),
     )
@@ -132,7 +137,8 @@ def frequency_result(scored: Sequence[PartScore]) -> AnalysisResult:
         "BLEU by the frequency of the source tokens",
         "Source sentences in the order of their Frequency Score (Eq. 18), the mean count of their subwords in the "
         "training text, cut into three equal parts from the most to the least frequent; Δ is the difference from "
-        f"{systems[0]}. Beam 5; BLEU by sacreBLEU, {scored[0].signature}.",
+        f"{systems[0]}. Error bars: middle 95 % of bootstrap samples. Beam 5; BLEU by sacreBLEU, "
+        f"{scored[0].signature}.",
         [_table_4([part for part in scored if part.test == test]) for test in tests],
         [figure],
         [part.to_json() for part in scored],
@@ -161,11 +167,13 @@ def paint_frequency(figure: Any, scores: Sequence[PartScore]) -> None:
     width = 0.6 / len(systems)
     for axes, test in zip(figure.subplots(1, len(tests), sharey=True, squeeze=False).flat, tests):
         for number, system in enumerate(systems):
-            values = [part.bleu for part in scores if (part.test, part.system) == (test, system)]
+            parts = [part for part in scores if (part.test, part.system) == (test, system)]
             places = [part + (number - (len(systems) - 1) / 2) * width for part in range(len(PARTS))]
-            axes.plot(places, values, linestyle="", markersize=6, label=system, **marker_style(number))
+            style = {**marker_style(number), "linestyle": "", "markersize": 6, "elinewidth": 1}
+            values, intervals = ([getattr(part, name) for part in parts] for name in ("bleu", "interval"))
+            axes.errorbar(places, values, intervals, label=system, **style)
             for place, value in zip(places, values):
-                axes.annotate(f"{value:.1f}", (place, value), (0, 6), textcoords="offset points", ha="center", size=7)
+                axes.annotate(f"{value:.1f}", (place, value), (5, 0), textcoords="offset points", va="center", size=7)
         axes.set_title(test, fontsize=10)
         axes.set_xticks(range(len(PARTS)), PARTS)
         axes.set_xlabel("frequency of the source tokens")

@@ -8,8 +8,9 @@ significance. Names under which finished runs recorded their scores never change
 import os
 import re
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 from sacrebleu.metrics import BLEU, CHRF, TER
@@ -166,18 +167,35 @@ def _by_sacrebleu(
 ) -> Metric:
     """An entry for the metric of sacreBLEU that ``build`` makes."""
 
+    prepared = _for_references(build)
+
     def score_texts(texts: Texts, scoring: Scoring) -> Score:
-        metric = build(scoring)
-        value = metric.corpus_score(list(texts.hypotheses), [list(texts.references)]).score
+        metric = prepared(tuple(texts.references), scoring)
+        value = metric.corpus_score(list(texts.hypotheses), None).score
         return Score(name, value, str(metric.get_signature()))
 
     def statistics(texts: Texts, scoring: Scoring) -> np.ndarray:
-        # sacreBLEU's own significance test reads its counts here, of which nothing public gives chrF's
-        rows = build(scoring)._extract_corpus_statistics(list(texts.hypotheses), [list(texts.references)])
-        return np.array(rows, dtype=np.float64)
+        return _counts(prepared(tuple(texts.references), scoring), texts.hypotheses)
 
     decomposition = Decomposition(statistics, corpus_score)
     return register(Metric(key, lambda scoring: name, score_texts, decomposition, **options))
+
+
+def _for_references(build: Callable[[Scoring], Any]) -> Callable[[Tuple[str, ...], Scoring], Any]:
+    """A metric of sacreBLEU that has counted the n-grams of the references, for all systems of a test set."""
+
+    @lru_cache(maxsize=2)
+    def prepared(references: Tuple[str, ...], scoring: Scoring) -> Any:
+        metric = build(scoring)
+        metric._ref_cache = metric._cache_references([list(references)])
+        return metric
+
+    return prepared
+
+
+def _counts(metric: Any, hypotheses: Sequence[str]) -> np.ndarray:
+    """(sentences, S), as sacreBLEU's own significance test reads them; nothing public gives those of chrF."""
+    return np.array(metric._extract_corpus_statistics(list(hypotheses), None), dtype=np.float64)
 
 
 def _bleu_of_counts(sums: np.ndarray, smoothed: bool = True) -> np.ndarray:
@@ -273,11 +291,11 @@ def _by_multi_bleu(
     def name(scoring: Scoring) -> str:
         return f"BLEU (tokenised, {note(scoring)})" if note(scoring) else "BLEU (tokenised)"
 
+    # force: no warning that the text is tokenized
+    prepared = _for_references(lambda scoring: BLEU(tokenize="none", smooth_method="none", force=True))
+
     def statistics(texts: Texts, scoring: Scoring) -> np.ndarray:
-        # force: no warning that the text is tokenized
-        metric = BLEU(tokenize="none", smooth_method="none", force=True)
-        rows = metric._extract_corpus_statistics(prepare(texts.hypotheses), [prepare(texts.references)])
-        return np.array(rows, dtype=np.float64)
+        return _counts(prepared(tuple(prepare(texts.references)), scoring), prepare(texts.hypotheses))
 
     def corpus_score(sums: np.ndarray) -> np.ndarray:
         return _bleu_of_counts(sums, smoothed=False)
@@ -315,16 +333,21 @@ _by_multi_bleu(
 
 def _comet_scores(texts: Texts, scoring: Scoring) -> np.ndarray:
     """(sentences, 2): the score of each sentence in percent by COMET (Rei et al., 2020), and 1."""
-    path = _comet_model()
+    scores = _predict_comet(_comet_model(), tuple(zip(*texts)))
+    return np.stack([100 * scores, np.ones(len(scores))], axis=-1)
+
+
+@lru_cache(maxsize=16)  # for the score and for its significance
+def _predict_comet(path: Path, segments: Tuple[Tuple[str, str, str], ...]) -> np.ndarray:
     try:
         from comet import load_from_checkpoint  # gigabytes of libraries, which only this metric is worth
     except ImportError:
         raise UserError("COMET is not installed: pip install 'labo-fairseq[comet]'") from None
     import torch
 
-    rows = [{"src": source, "mt": hypothesis, "ref": reference} for source, hypothesis, reference in zip(*texts)]
+    rows = [{"src": source, "mt": hypothesis, "ref": reference} for source, hypothesis, reference in segments]
     output = load_from_checkpoint(str(path)).predict(rows, batch_size=8, gpus=min(torch.cuda.device_count(), 1))
-    return np.stack([100 * np.array(output["scores"], dtype=np.float64), np.ones(len(rows))], axis=-1)
+    return np.array(output["scores"], dtype=np.float64)
 
 
 def _comet_model() -> Path:

@@ -5,7 +5,7 @@ that is drawn is drawn for every seed of both systems, because their translation
 """
 
 from dataclasses import asdict, dataclass
-from typing import Any, Dict, List, Mapping, Optional, Sequence
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -86,6 +86,17 @@ def resample(metric: Metric, statistics: Sequence[np.ndarray], samples: int = SA
     return metric.decomposition.corpus_score(np.concatenate(sums).reshape(1 + samples, *shape)).T
 
 
+def spread(scores: np.ndarray) -> Tuple[float, float]:
+    """Mean of the samples, and half the width of their middle 95 %, cut as sacreBLEU cuts it.
+
+    Args:
+        scores: (1 + samples,), one row of :func:`resample`.
+    """
+    ordered = np.sort(scores[1:])
+    low = len(ordered) // 40
+    return float(ordered.mean()), float(ordered[-1 - low] - ordered[low]) / 2
+
+
 def compare(
     metrics: Sequence[Metric],
     systems: Mapping[str, Translation],
@@ -119,17 +130,14 @@ def compare(
         sampled = resample(metric, statistics, samples, seed)
         for number, (name, translation) in enumerate(systems.items()):
             whole = score(metric, translation, scoring)
-            ordered = np.sort(sampled[number, 1:])
-            # as sacreBLEU cuts off the ends
-            low = samples // 40
-            interval = (ordered[samples - low - 1] - ordered[low]) / 2
+            mean, interval = spread(sampled[number])
             compared.append(
                 Compared(
                     system=name,
                     metric=whole.name,
                     score=whole.value,
-                    mean=float(ordered.mean()),
-                    interval=float(interval),
+                    mean=mean,
+                    interval=interval,
                     p=paired_p(sampled[0], sampled[number]) if number else None,
                     signature=f"{whole.signature}|bs:{samples}|seed:{seed}",
                 )
