@@ -32,7 +32,8 @@ from tqdm import tqdm
 from labo_fairseq.commands import run_fairseq
 from labo_fairseq.data.prepared_corpus import Prepared
 from labo_fairseq.evaluation.training_log import read_curves
-from labo_fairseq.experiments.config import Config, compose, for_machine, to_yaml, with_paths
+from labo_fairseq.experiments.config import Config, compose, for_machines, to_yaml, with_paths
+from labo_fairseq.experiments.machines import Machines
 from labo_fairseq.experiments.recipes import find, prepare_corpus
 from labo_fairseq.files import write_json
 
@@ -61,7 +62,7 @@ def configuration(method: str, updates: int, overrides: List[str]) -> Config:
         *("checkpoint.best_checkpoint_metric=loss", "dataset.max_tokens=4096", "model=transformer_small"),
     )
     # the accuracy that the configurations ask for costs another pass over the logits, of every method the same
-    return for_machine(compose(f"bible_de-en_{criterion}", [*bare, *own, *overrides]))
+    return for_machines(compose(f"bible_de-en_{criterion}", [*bare, *own, *overrides]), Machines())
 
 
 def train(config: Config, data: Prepared) -> Measured:

@@ -151,7 +151,8 @@ def _add_run(commands) -> None:
         "prepare, train and score one experiment: the paper's, or the demo's (bible de-en)",
         "Prepare the corpus, train with configs/CORPUS_DIRECTION.yaml, translate the test sets, score them. "
         "Steps whose output is complete are skipped; a run that was killed is taken up again. NUM_GPUS says how many "
-        "GPUs to use (default: all); the batch of an update does not depend on it.",
+        "GPUs to use (default: all), and where that is none, NUM_CPU_WORKERS how many processes (default: 1); the "
+        "batch of an update does not depend on them.",
     )
     parser.add_argument("corpus", help="bible, iwslt14, iwslt17, wmt14 or multi30k")
     parser.add_argument("direction", help="such as de-en; 'multilingual' for iwslt17")
@@ -161,23 +162,28 @@ def _add_run(commands) -> None:
     parser.add_argument(
         "--workers", type=PROCESSES, default=os.cpu_count() or 1, metavar="N", help="processes that prepare"
     )
+    nodes = parser.add_argument_group("several nodes", "that share a file system; the same command on each of them")
+    nodes.add_argument("--nodes", type=PROCESSES, default=1, metavar="N", help="how many there are")
+    nodes.add_argument("--node", type=whole(0), default=0, metavar="K", help="number of this one, from 0")
+    nodes.add_argument("--master", default="", metavar="HOST:PORT", help="where node 0 listens for the others")
     _add_training_options(parser)
 
 
 def _run(args: argparse.Namespace) -> None:
-    from .experiments.config import for_machine, with_teachers
+    from .experiments.config import for_machines, with_teachers
+    from .experiments.machines import machines_here
     from .experiments.recipes import build_run, find, prepare_corpus, run_config, run_folder
-    from .experiments.run import complete
+    from .experiments.run import complete, join
     from .experiments.summary import summarise
 
-    gpus = _gpus()
+    machines = machines_here(nodes=args.nodes, node=args.node, master=args.master)
     recipe, _ = find(args.corpus, args.direction)
     name = args.name or f"{args.criterion}-seed{args.seed}{'-smoke' if args.smoke else ''}"
     folder = run_folder(args.folder, args.corpus, args.direction, name)
     # what is wrong with the settings or the machine is said before the corpus is prepared
     config = run_config(args.corpus, args.direction, args.criterion, args.seed, args.settings, args.smoke)
     config = with_teachers(config, folder)
-    for_machine(config, gpus)
+    for_machines(config, machines)
     data = prepare_corpus(
         recipe,
         _data_folder(args.folder, args.corpus, recipe.name, args.smoke),
@@ -186,7 +192,11 @@ def _run(args: argparse.Namespace) -> None:
         args.smoke,
     )
     run = build_run(args.corpus, args.direction, config, data, folder)
-    summarise(run, complete(run, gpus, args.fresh))
+    if machines.node:
+        join(run, machines)
+        print(f"node {machines.node} has trained: node 0 translates and scores")
+    else:
+        summarise(run, complete(run, machines, args.fresh))
 
 
 def _add_experiment(commands) -> None:
@@ -428,16 +438,6 @@ def _translate(args: argparse.Namespace) -> None:
 
     run = newest_run(args.folder)
     translate(run, direction_of(run, args.source), Decoding(args.beam))
-
-
-def _gpus() -> Optional[int]:
-    """NUM_GPUS; None where it is not set."""
-    value = os.environ.get("NUM_GPUS")
-    if not value:
-        return None
-    if not value.isdigit():
-        raise UserError(f"NUM_GPUS is {value!r}: it must be a number of GPUs, 0 for the CPU")
-    return int(value)
 
 
 def _data_folder(root: Path, corpus: str, recipe: str, smoke: bool) -> Path:

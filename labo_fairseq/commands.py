@@ -7,7 +7,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 from threading import Thread
-from typing import Callable, List, Sequence
+from typing import Callable, List, Mapping, Optional, Sequence
 
 from .errors import UserError
 
@@ -66,23 +66,40 @@ def child_command(module: str, arguments: Sequence[str]) -> List[str]:
 def run_fairseq(
     command: str, arguments: Sequence[str], log: Path, watch: Callable[[str], None] = lambda line: None
 ) -> None:
-    """Run ``fairseq-COMMAND ARGUMENTS``; every line of its output is appended to ``log`` and given to ``watch``.
+    """Run ``fairseq-COMMAND ARGUMENTS``, see :func:`run_module`."""
+    run_module(f"fairseq-{command}", f"fairseq_cli.{command}", arguments, log, watch)
+
+
+def run_module(
+    name: str,
+    module: str,
+    arguments: Sequence[str],
+    log: Path,
+    watch: Callable[[str], None] = lambda line: None,
+    environment: Optional[Mapping[str, str]] = None,
+) -> None:
+    """Run ``python -m MODULE ARGUMENTS``; every line of its output is appended to ``log`` and given to ``watch``.
+
+    Args:
+        name: of the command, for messages.
+        environment: more variables for it.
 
     Raises:
         UserError: the command fails; the message says why.
     """
     words = LastWords()
     process = subprocess.Popen(
-        child_command(f"fairseq_cli.{command}", arguments),
+        child_command(module, arguments),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         encoding="utf-8",
         errors="replace",
         # Hydra's own short form of an error leaves the cause out, or fails (1.0 on Python 3.10)
-        env={**os.environ, "HYDRA_FULL_ERROR": "1"},
+        env={**os.environ, "HYDRA_FULL_ERROR": "1", **(environment or {})},
     )
     Thread(target=_end_group, args=(process,), daemon=True).start()
+    assert process.stdout is not None
     with process, open(log, "a", encoding="utf-8", newline="\n") as file:
         for line in process.stdout:
             file.write(line)
@@ -91,11 +108,9 @@ def run_fairseq(
             words.hear(line)
         status = process.wait()
     if status == -signal.SIGKILL:
-        raise UserError(
-            f"fairseq-{command} was killed, perhaps for want of memory; the same command goes on from here, see {log}"
-        )
+        raise UserError(f"{name} was killed, perhaps for want of memory; the same command goes on from here, see {log}")
     if status != 0:
-        raise UserError(f"fairseq-{command} ended with status {status}; see {log}: {words}")
+        raise UserError(f"{name} ended with status {status}; see {log}: {words}")
 
 
 def _end_group(process: subprocess.Popen) -> None:

@@ -1,27 +1,21 @@
 #!/usr/bin/env bash
-# An example of several nodes with torchrun: WMT'14 English → German on NODES × 8 GPUs. Start it on every node,
-# in a checkout that all of them share, after 'bash scripts/prepare_wmt14.sh' on one:
+# Several nodes with torchrun: any run of 'labo-fairseq run', trained by all of them, scored by node 0. Start it on every
+# node, in a checkout that all of them share, after the corpus is prepared (bash scripts/prepare_wmt14.sh):
 #
-#   NODES=2 NODE=0 MASTER=first-node:29500 bash scripts/multi_node_torchrun.sh      and NODE=1 on the second
+#   NODES=2 NODE=0 MASTER=first-node:29500 bash scripts/multi_node_torchrun.sh wmt14 en-de [options]
+#   NODES=2 NODE=1 MASTER=first-node:29500 bash scripts/multi_node_torchrun.sh wmt14 en-de [options]
 #
-# Then 'bash scripts/run_wmt14_ende.sh' on one of them finds the training done, translates and scores.
+# NUM_GPUS         GPUs of this node (default: all); 0: the CPU
+# NUM_CPU_WORKERS  processes of this node, where it uses no GPU (default: 1)
+#
+# Where a node fails the training ends on all of them; the same commands resume it from its last checkpoint.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
-source scripts/environment.sh
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 use_environment plots
-nodes="${NODES:-}" node="${NODE:-${SLURM_NODEID:-}}" gpus="${GPUS_PER_NODE:-8}"
-for number in "$nodes" "$node" "$gpus"; do
-    case "$number" in
-        "" | *[!0-9]*)
-            echo "$0: NODES is '$nodes', NODE '$node' and GPUS_PER_NODE '$gpus': they must be numbers" >&2
-            exit 1
-            ;;
-    esac
-done
-run=runs/wmt14/en-de/labo-seed1
-mkdir -p "$run/node$node"
-python -m labo_fairseq config wmt14_en-de_labo --workers $((nodes * gpus)) --precision "${PRECISION:-bf16}" \
-    --data runs/wmt14/data-en-de --save-dir "$run/checkpoints" >"$run/node$node/training.yaml"
-exec python -m torch.distributed.run --nnodes "$nodes" --node_rank "$node" --nproc_per_node "$gpus" \
-    --master_addr "${MASTER%:*}" --master_port "${MASTER#*:}" \
-    --module fairseq_cli.hydra_train --config-dir "$PWD/$run/node$node" --config-name training
+nodes="${NODES:-}" node="${NODE:-${SLURM_NODEID:-}}" master="${MASTER:-}"
+if [ -z "$nodes" ] || [ -z "$node" ] || [ -z "$master" ]; then
+    echo "$0: NODES is '$nodes', NODE '$node' and MASTER '$master': they must be the number of nodes, that of this one" \
+        "from 0, and HOST:PORT of node 0" >&2
+    exit 1
+fi
+exec python -m labo_fairseq run --nodes "$nodes" --node "$node" --master "$master" "$@"

@@ -12,7 +12,8 @@ HARD = 'it\'s a "très" $HOME `dir` $(touch executed)'
 _PYTHON = """#!/usr/bin/env bash
 case "$*" in
     "-m venv "*) mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
-    "-m pip "*) printf '%s\\n' "${PIP_CONSTRAINT:-}" "$@" >>"$INSTALLED" ;;
+    "-m pip "*) printf '%s\\n' "${PIP_CONSTRAINT:-}" "$@" >>"$INSTALLED"; exit "${PIP_STATUS:-0}" ;;
+    *'get_path("include")'*) echo "${HEADERS:-$("$REAL_PYTHON" "$@")}" ;;
     *) exec "$REAL_PYTHON" "$@" ;;
 esac
 """
@@ -25,13 +26,16 @@ def copy_checkout(folder):
         shutil.copytree(ROOT / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "setup.py", "README.md"):
         shutil.copy(ROOT / name, checkout)
-    python = folder / "py'thon $x"
-    python.write_text(_PYTHON, encoding="utf-8")
-    python.chmod(0o755)
     return checkout, {
-        "LABO_PYTHON": str(python),
-        "REAL_PYTHON": sys.executable,
-        "INSTALLED": str(folder / "installed"),
+        **fake_python(folder),
         "PYTHONPATH": str(checkout),  # where pip would have put it
         "CDPATH": str(folder) + os.pathsep + str(checkout),
     }
+
+
+def fake_python(folder):
+    """Variables for scripts: a Python that makes an environment of itself at once, written to ``folder``."""
+    python = folder / "py'thon $x"
+    python.write_text(_PYTHON, encoding="utf-8")
+    python.chmod(0o755)
+    return {"LABO_PYTHON": str(python), "REAL_PYTHON": sys.executable, "INSTALLED": str(folder / "installed")}

@@ -17,6 +17,7 @@ from labo_fairseq.cli import main
 from labo_fairseq.data.prepared_corpus import Prepared
 from labo_fairseq.evaluation.runs import Run
 from labo_fairseq.experiments.config import compose
+from labo_fairseq.experiments.machines import Machines
 from labo_fairseq.experiments.recipes import SETUPS
 from labo_fairseq.experiments.run import complete
 from labo_fairseq.files import read_lines, write_lines
@@ -39,7 +40,7 @@ def template(corpus, data, tmp_path_factory):
             write_lines(folder / f"{split}.{language}", lines)
     shutil.copytree(data.folder, folder / "data")
     config = compose("bible_de-en_labo", SETTINGS)
-    complete(Run(folder / "run", Prepared(folder / "data"), (("de", "en"),), config, "last"), gpus=0)
+    complete(Run(folder / "run", Prepared(folder / "data"), (("de", "en"),), config, "last"), Machines(gpus=0))
     return folder
 
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from labo_fairseq.checkpoints import load_checkpoint
 from labo_fairseq.commands import USER_DIR
 from labo_fairseq.errors import UserError
-from labo_fairseq.experiments.config import available, compose, for_machine, for_workers
+from labo_fairseq.experiments.config import available, compose, for_machines, for_workers
+from labo_fairseq.experiments.machines import Machines
 from labo_fairseq.experiments.recipes import SETUPS
 from labo_fairseq.resources import configs, methods
 
@@ -104,14 +105,14 @@ def test_one_worker_changes_nothing():
 
 
 def test_without_a_gpu_the_cpu_is_used():
-    fitted = for_machine(compose("multi30k_de-en_ls"), gpus=0)
+    fitted = for_machines(compose("multi30k_de-en_ls"), Machines(gpus=0))
     assert fitted["common"]["cpu"]
     assert fitted["distributed_training"]["distributed_world_size"] == 1
 
 
 def test_more_gpus_than_there_are():
     with pytest.raises(UserError, match="1000 GPUs were asked for"):
-        for_machine(compose("multi30k_de-en_ls"), gpus=1000)
+        Machines(gpus=1000)
 
 
 def test_config_is_printed_whole(tmp_path):

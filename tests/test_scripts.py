@@ -18,7 +18,7 @@ from labo_fairseq.experiments.grid import load_grid
 from labo_fairseq.experiments.scheduler import slurm_script
 
 SCRIPTS = sorted(path.name for path in (ROOT / "scripts").glob("*.sh"))
-ON_CLUSTERS = {"multi_node_torchrun.sh", "slurm_wmt14_ende.sh"}
+ON_CLUSTERS = {"multi_node_torchrun.sh", "slurm_multi_node.sh"}
 SHELLCHECK = shutil.which("shellcheck", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
 
 
@@ -70,17 +70,18 @@ def test_a_colon_is_refused(checkout, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("variable", ["NODES", "NODE", "GPUS_PER_NODE"])
-def test_a_number_of_nodes_is_a_number(checkout, tmp_path, variable):
+@pytest.mark.parametrize("variable", ["NODES", "NODE", "MASTER"])
+@pytest.mark.parametrize("value", ["", "a[$(touch executed)]"])
+def test_numbers_of_nodes_are_checked(checkout, tmp_path, variable, value):
     """bash runs what stands in a subscript of arithmetic."""
     place, env = checkout
-    numbers = {"NODES": "2", "NODE": "0", "GPUS_PER_NODE": "1", variable: f"a[$(touch {tmp_path}/executed)]"}
-    done = run("bash", place / "scripts" / "multi_node_torchrun.sh", env={**env, **numbers})
-    assert done.returncode == 1
-    assert done.stdout.endswith("they must be numbers\n")
+    numbers = {"NODES": "2", "NODE": "0", "MASTER": "127.0.0.1:1", variable: value}
+    script = place / "scripts" / "multi_node_torchrun.sh"
+    done = run("bash", script, "bible", "de-en", env={**env, **numbers}, cwd=tmp_path)
+    assert done.returncode != 0
+    assert variable in done.stdout or f"--{variable.lower()}" in done.stdout
     assert done.stdout.count("\n") == 1
-    assert not (tmp_path / "executed").exists()
-    assert not (place / "runs").exists()
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["a:b", "a${b}", "a,b", "a\nb"])

@@ -4,7 +4,7 @@ import math
 import os
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, Dict, Optional, Sequence
+from typing import Any, Dict, Sequence
 
 import torch
 import yaml
@@ -16,6 +16,7 @@ from ..commands import USER_DIR
 from ..data.prepared_corpus import Prepared
 from ..errors import UserError
 from ..resources import configs, methods
+from .machines import Machines
 
 Config = Dict[str, Any]
 
@@ -123,28 +124,21 @@ def _counts(value: Any) -> bool:
     return type(value) is int and value > 0
 
 
-def for_machine(config: Config, gpus: Optional[int] = None) -> Config:
-    """``config`` with the precision and the number of workers that this machine allows.
+def for_machines(config: Config, machines: Machines) -> Config:
+    """``config`` with the precision and the number of workers that ``machines`` allow.
 
-    The configuration says how many tokens an update sees: ``max_tokens`` times ``update_freq``. However many GPUs
+    The configuration says how many tokens an update sees: ``max_tokens`` times ``update_freq``. However many workers
     share them, it stays that many: fewer micro-batches first, and smaller ones where there is only one.
 
-    Args:
-        gpus: how many to use; None: all there are; 0: the CPU.
-
     Raises:
-        UserError: more than there are, or none and a precision that needs one.
+        UserError: no GPU is used and the precision needs one, or see :func:`for_workers`.
     """
-    there = torch.cuda.device_count()
-    if gpus is not None and gpus > there:
-        raise UserError(f"{gpus} GPUs were asked for and {there} are here: set NUM_GPUS to at most {there}")
-    used = there if gpus is None else gpus
     halves = [name for name in ("fp16", "memory_efficient_fp16", "amp") if config.get("common", {}).get(name)]
-    if halves and not used:
+    if halves and not machines.used_gpus:
         raise UserError(f"common.{halves[0]} needs a GPU, and none is used here: leave it out")
     fitted = deepcopy(config)
-    fitted.setdefault("common", {}).update(_precision(used))
-    return for_workers(fitted, max(used, 1))
+    fitted.setdefault("common", {}).update(_precision(machines.used_gpus))
+    return for_workers(fitted, machines.workers)
 
 
 def for_workers(config: Config, workers: int) -> Config:

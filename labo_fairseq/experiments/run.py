@@ -8,13 +8,15 @@ import shutil
 import statistics
 import subprocess
 import sys
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Callable, Dict, Iterator, List, Optional
 
 from tqdm import tqdm
 
-from ..commands import run_fairseq
+from ..checkpoints import load_checkpoint
+from ..commands import run_module
 from ..errors import UserError
 from ..evaluation.evaluate import evaluate
 from ..evaluation.generate import Decoding
@@ -22,7 +24,8 @@ from ..evaluation.runs import Run, RunResult, TrainingCost, read_json
 from ..evaluation.training_log import parse_record, read_curves
 from ..files import locked, write_json
 from .checkpoint_recovery import recover_checkpoints
-from .config import for_machine, to_yaml, with_paths
+from .config import for_machines, to_yaml, with_paths
+from .machines import Machines
 
 #: what may lie in the folder of a run
 _MADE = (
@@ -31,11 +34,11 @@ _MADE = (
 )
 
 
-def complete(run: Run, gpus: Optional[int] = None, fresh: bool = False) -> RunResult:
+def complete(run: Run, machines: Optional[Machines] = None, fresh: bool = False) -> RunResult:
     """Do what is still to do of ``run``, from the last checkpoint on if it was killed.
 
     Args:
-        gpus: how many to train on, see :func:`for_machine`; of no influence on what is computed.
+        machines: what to train on; None: all GPUs that are here, or the CPU.
         fresh: start over.
 
     Returns:
@@ -51,7 +54,7 @@ def complete(run: Run, gpus: Optional[int] = None, fresh: bool = False) -> RunRe
         _claim(run)
         if not run.result.exists():
             made = recover_checkpoints(run.checkpoints)
-            training = _train(run, gpus, made)
+            training = _train(run, machines or Machines(), made)
             if not run.checkpoint.exists():
                 raise UserError(f"{run.checkpoint} is lost, and no copy of it is left: start over with --fresh")
             evaluation = evaluate(run, run.checkpoint, Decoding(), run.folder / "translations")
@@ -84,15 +87,28 @@ def _claim(run: Run) -> None:
         )
 
 
-def _train(run: Run, gpus: Optional[int], made: int) -> TrainingCost:
+def join(run: Run, machines: Machines) -> None:
+    """Train as one of several nodes, of which node 0 completes the run; nothing where there is nothing to train.
+
+    The nodes share the file system. This one writes a log and a configuration in a hidden folder of its own.
+
+    Raises:
+        UserError: fairseq fails, here or on another node.
+    """
+    if not (run.folder / "training.json").exists():
+        last = run.checkpoints / "checkpoint_last.pt"
+        made = load_checkpoint(last)["optimizer_history"][-1]["num_updates"] if last.exists() else 0
+        folder = run.folder / f".node{machines.node}"
+        folder.mkdir(parents=True, exist_ok=True)
+        # its workers leave the progress to those of node 0
+        _update(run, machines, made, folder, folder / "train.log")
+
+
+def _train(run: Run, machines: Machines, made: int) -> TrainingCost:
     done = run.folder / "training.json"
     if not done.exists():
-        config = with_paths(for_machine(run.config, gpus), run.data, run.checkpoints)
-        (run.folder / "training.yaml").write_text(to_yaml(config), encoding="utf-8")
-        last = config["optimization"].get("max_update")
-        # killed between its last update and its end: fairseq would make another update
-        if last is None or made < last:
-            _update(run, last, config["optimization"].get("max_epoch"))
+        with _progress(run) as watch:
+            _update(run, machines, made, run.folder, run.log, watch)
         logged = read_curves(run.log)["train"]
         speeds = list(logged.get("wps", {}).values())
         cost = TrainingCost(
@@ -106,18 +122,33 @@ def _train(run: Run, gpus: Optional[int], made: int) -> TrainingCost:
     return TrainingCost.from_json(json.loads(done.read_text(encoding="utf-8")))
 
 
-def _update(run: Run, max_update: Optional[int], max_epoch: Optional[int]) -> None:
-    measure, total, unit = ("update", max_epoch, "epochs")
-    if max_update is not None:
-        measure, total, unit = ("num_updates", max_update, "updates")
+def _update(
+    run: Run, machines: Machines, made: int, folder: Path, log: Path, watch: Callable[[str], None] = lambda line: None
+) -> None:
+    """Make the updates that are left after ``made``, with a configuration in ``folder``."""
+    config = with_paths(for_machines(run.config, machines), run.data, run.checkpoints)
+    (folder / "training.yaml").write_text(to_yaml(config), encoding="utf-8")
+    last = config["optimization"].get("max_update")
+    # killed between its last update and its end: fairseq would make another update
+    if last is not None and made >= last:
+        return
+    module = "labo_fairseq.hydra_train"
+    options = ["--config-dir", str(folder.resolve()), "--config-name", "training"]
+    if machines.nodes > 1:
+        module, options = "labo_fairseq.torchrun", [*machines.torchrun(), "--module", module, *options]
+    run_module("fairseq-hydra-train", module, options, log, watch, machines.environment())
+
+
+@contextmanager
+def _progress(run: Run) -> Iterator[Callable[[str], None]]:
+    """A function that shows on a bar what the lines of a log say."""
+    optimization = run.config["optimization"]
+    measure, total, unit = ("update", optimization.get("max_epoch"), "epochs")
+    if optimization.get("max_update") is not None:
+        measure, total, unit = ("num_updates", optimization["max_update"], "updates")
     bar_format = "{desc}: {percentage:3.0f}%|{bar}| {n:.4g}/{total} {unit} [{elapsed}<{remaining}{postfix}]"
     with tqdm(total=total, desc="train", unit=unit, bar_format=bar_format) as bar:
-        run_fairseq(
-            "hydra_train",
-            ["--config-dir", str(run.folder.resolve()), "--config-name", "training"],
-            run.log,
-            lambda line: _show_progress(bar, line, measure),
-        )
+        yield lambda line: _show_progress(bar, line, measure)
 
 
 def versions() -> Dict[str, str]:

@@ -2,6 +2,7 @@
 
 from .checkpoint_state import save_all_state
 from .copies import copy_checkpoints_whole
+from .cpu_workers import train_on_cpus
 from .loading import guard_loading
 from .misfits import explain_checkpoints_that_do_not_fit
 from .prefetching import end_readers_in_time
@@ -17,6 +18,7 @@ def mend_fairseq() -> None:
     explain_checkpoints_that_do_not_fit()
     go_on_unbroken()
     end_readers_in_time()
+    train_on_cpus()
     keep_last_batches()
     choose_models_by_one_metric()
     save_all_state()  # wraps what comes before, which takes values of another metric out of a checkpoint

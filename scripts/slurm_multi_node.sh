@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Several nodes with SLURM: sbatch scripts/slurm_multi_node.sh wmt14 en-de [options of 'labo-fairseq run']
+# after the corpus is prepared (bash scripts/prepare_wmt14.sh), from the top of a checkout that all nodes share. Options
+# of sbatch stand before the script and take the place of these:
+#SBATCH --job-name=labo
+#SBATCH --nodes=2
+#SBATCH --ntasks-per-node=1
+#SBATCH --gpus-per-node=8
+#SBATCH --cpus-per-task=32
+#SBATCH --time=72:00:00
+#SBATCH --requeue
+set -euo pipefail
+export NODES="$SLURM_JOB_NUM_NODES"
+MASTER="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1):${MASTER_PORT:-29500}"
+export MASTER
+# one task per node, which learns its number from SLURM_NODEID; where one fails, all end
+exec srun --kill-on-bad-exit=1 bash scripts/multi_node_torchrun.sh "$@"
