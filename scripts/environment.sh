@@ -1,24 +1,20 @@
 # shellcheck shell=bash
 # Sourced by the other scripts: makes or reuses the virtual environment and puts it on the PATH.
 #
-#   use_environment [EXTRAS]      e.g. use_environment dev
+#   use_environment [EXTRA ...]      e.g. use_environment dev; what is installed already stays
 #
 # LABO_PYTHON  the Python to make it with (default: python3)
-# LABO_VENV    where it lives (default: .venv-X.Y in the checkout)
+# LABO_VENV    where it lies (default: .venv-X.Y in the checkout)
 
 LABO_ROOT="$(CDPATH="" cd -- "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 
 use_environment() {
-    local extras="${1:-plots}" python="${LABO_PYTHON:-python3}" version constraints stamp
-    version="$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')" || {
-        echo "$0: cannot run '$python': set LABO_PYTHON to a Python from 3.8 on" >&2
+    local python="${LABO_PYTHON:-python3}" version venv constraints
+    version="$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2]); sys.exit(sys.version_info < (3, 8))' 2>/dev/null)" || {
+        echo "$0: '$python' is ${version:+Python }${version:-no Python that runs}: set LABO_PYTHON to a Python from 3.8 on" >&2
         return 1
     }
-    case "$version" in
-        3.8 | 3.9 | 3.10) constraints="$LABO_ROOT/constraints/fairseq-0.12.txt" ;;
-        *) constraints="$LABO_ROOT/constraints/fairseq-fixed.txt" ;;
-    esac
-    local venv="${LABO_VENV:-$LABO_ROOT/.venv-$version}"
+    venv="${LABO_VENV:-$LABO_ROOT/.venv-$version}"
     case "$LABO_ROOT$venv" in
         *:*)
             echo "$0: neither the checkout $LABO_ROOT nor the environment $venv may have a ':' in its path, which" \
@@ -26,17 +22,97 @@ use_environment() {
             return 1
             ;;
     esac
-    stamp="$(cat "$LABO_ROOT/setup.py" "$constraints" | cksum) $extras $LABO_ROOT"
-    if [ "$(cat "$venv/.labo-complete" 2>/dev/null)" != "$stamp" ]; then
-        echo "Installing into $venv (once; a few minutes)" >&2
-        "$python" -m venv "$venv" || return 1
-        # newer pip refuses the metadata of fairseq 0.12.2's omegaconf
-        "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "pip<24.1" || return 1
-        # the variable, unlike --constraint, also holds where pip builds a package; pip splits it at spaces
-        constraints="$("$python" -c 'import pathlib, sys; print(pathlib.Path(sys.argv[1]).as_uri())' "$constraints")"
-        PIP_CONSTRAINT="$constraints" "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
-            --editable "${LABO_ROOT}[$extras]" || return 1
-        echo "$stamp" >"$venv/.labo-complete"
+    constraints="$LABO_ROOT/constraints/python-$version.txt"
+    # those of the newest version with a file of its own
+    [ -e "$constraints" ] || constraints="$LABO_ROOT/constraints/python-3.11.txt"
+    if ! _labo_has_extras "$venv" "$constraints" "$@"; then
+        _labo_check_tools "$python" "$version" "$venv" || return 1
+        mkdir -p "$venv" || return 1
+        # one set-up at a time; where there is no flock, the user sees to it
+        (
+            if command -v flock >/dev/null && ! flock --nonblock 9; then
+                echo "Waiting for another set-up of $venv" >&2
+                flock 9
+            fi
+            _labo_has_extras "$venv" "$constraints" "$@" || _labo_install "$python" "$venv" "$constraints" "$@"
+        ) 9>"$venv/.labo-lock" || return 1
     fi
     export PATH="$venv/bin:$PATH"
+}
+
+# What an environment is made from: line 1 of .labo-complete; line 2 is the extras in it.
+_labo_stamp() {
+    local constraints="$1" file
+    for file in "$LABO_ROOT/setup.py" "$LABO_ROOT/pyproject.toml" "$constraints"; do
+        [ ! -e "$file" ] || cat "$file"
+    done | cksum | tr '\n' ' '
+    echo "$LABO_ROOT"
+}
+
+# Whether the environment is complete, with all these extras.
+_labo_has_extras() {
+    local venv="$1" constraints="$2" stamp="" extras="" extra
+    shift 2
+    { read -r stamp && read -r extras; } 2>/dev/null <"$venv/.labo-complete" || return 1
+    [ "$stamp" = "$(_labo_stamp "$constraints")" ] || return 1
+    for extra in "$@"; do
+        case " $extras " in *" $extra "*) ;; *) return 1 ;; esac
+    done
+}
+
+_labo_install() {
+    local python="$1" venv="$2" constraints="$3" extras="" url
+    shift 3
+    # extras only add up: those of other scripts stay, so that no script undoes what another one installed
+    [ ! -e "$venv/.labo-extras" ] || read -r extras <"$venv/.labo-extras" || true
+    extras="$(tr ' ' '\n' <<<"$extras $*" | sort -u | xargs)"
+    echo "Installing into $venv (once; a few minutes)" >&2
+    rm -f "$venv/.labo-complete"
+    "$python" -m venv "$venv" || return 1
+    # the variable, unlike --constraint, also holds where pip builds a package; pip splits it at spaces
+    url="$("$python" -c 'import pathlib, sys; print(pathlib.Path(sys.argv[1]).as_uri())' "$constraints")" || return 1
+    if ! PIP_CONSTRAINT="$url" "$venv/bin/python" -m pip install --quiet --disable-pip-version-check pip ||
+        ! PIP_CONSTRAINT="$url" "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
+            --editable "${LABO_ROOT}[${extras// /,}]"; then
+        echo "$0: pip could not install into $venv, for the reason above; the same command tries again" >&2
+        return 1
+    fi
+    echo "$extras" >"$venv/.labo-extras"
+    { _labo_stamp "$constraints" && echo "$extras"; } >"$venv/.labo-complete"
+}
+
+# What pip would miss after minutes: the modules that make an environment, and a compiler where fairseq has no wheel.
+_labo_check_tools() {
+    local python="$1" version="$2" venv="$3" wheel="" headers compiler advice
+    "$python" -c 'import ensurepip, venv' 2>/dev/null || {
+        echo "$0: '$python' cannot make a virtual environment: install its module venv (Debian, Ubuntu:" \
+            "apt-get install python$version-venv), or set LABO_PYTHON to another Python" >&2
+        return 1
+    }
+    case "$version $(uname -s) $(uname -m)" in
+        "3.8 Linux x86_64" | "3.8 Darwin x86_64" | "3.12 Linux x86_64") return 0 ;;
+        *" Linux x86_64") wheel=", or set LABO_PYTHON to a Python 3.12, for which it is ready-made" ;;
+    esac
+    # there from an earlier set-up
+    if [ -x "$venv/bin/python" ] &&
+        "$venv/bin/python" -c 'import importlib.util, sys; sys.exit(not importlib.util.find_spec("fairseq"))'; then
+        return 0
+    fi
+    headers="$("$python" -c 'import sysconfig; print(sysconfig.get_path("include"))')" || return 1
+    for compiler in "${CC:-$("$python" -c 'import sysconfig; print(sysconfig.get_config_var("CC") or "cc")')}" "${CXX:-c++}"; do
+        # with options, such as gcc -pthread
+        # shellcheck disable=SC2086
+        $compiler -x c++ -c -o /dev/null - <<<'#include <vector>' 2>/dev/null || {
+            advice="Debian, Ubuntu: apt-get install g++; Fedora: dnf install gcc-c++; macOS: xcode-select --install"
+            echo "$0: on Python $version fairseq is compiled, and there is no C++ compiler that works ('$compiler'):" \
+                "install one ($advice)$wheel" >&2
+            return 1
+        }
+    done
+    [ -e "$headers/Python.h" ] || {
+        advice="Debian, Ubuntu: apt-get install python$version-dev; Fedora: dnf install python$version-devel"
+        echo "$0: on Python $version fairseq is compiled, and $headers/Python.h is not there: install Python's headers" \
+            "($advice)$wheel" >&2
+        return 1
+    }
 }

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -9,9 +10,12 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+import setuptools
 import yaml
 from checkouts import HARD, ROOT, copy_checkout
 from fairseq_runs import run
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from labo_fairseq.cli import main
 from labo_fairseq.experiments.grid import load_grid
@@ -46,19 +50,147 @@ def test_every_script_works_in_a_hard_place(checkout, name):
     assert not list(place.parent.rglob("executed"))
 
 
-def test_what_is_installed(checkout):
+@pytest.fixture
+def fresh(checkout, tmp_path):
+    """The variables for a set-up from nothing, and a function: what pip was asked for since its last call."""
+    _, env = checkout
+    installed = tmp_path / "installed"
+    installed.touch()
+
+    def requested():
+        noted = installed.read_text("utf-8").splitlines()
+        installed.write_text("", "utf-8")
+        return noted
+
+    return {**env, "LABO_VENV": str(tmp_path / "new $(touch executed) venv"), "INSTALLED": str(installed)}, requested
+
+
+def use_environment(place, env, *extras):
+    """The output of a script that asks for these extras, which must succeed."""
+    done = run("bash", "-euc", 'source "$0/scripts/environment.sh"; use_environment "$@"', place, *extras, env=env)
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def test_what_is_installed(checkout, fresh):
     """pip splits PIP_CONSTRAINT at spaces."""
-    place, env = checkout
-    installed = Path(env["INSTALLED"])
-    installed.unlink(missing_ok=True)
-    fresh = {**env, "LABO_VENV": str(place.parent / "new $(touch executed) venv")}
-    assert run("bash", place / "scripts" / "run_demo.sh", "--help", env=fresh).returncode == 0
-    noted = installed.read_text("utf-8").splitlines()
+    place, _ = checkout
+    env, requested = fresh
+    assert run("bash", place / "scripts" / "run_demo.sh", "--help", env=env).returncode == 0
+    noted = requested()
     assert noted[-2:] == ["--editable", f"{place}[plots]"]
-    constraint = noted[noted.index("pip<24.1") + 1]
+    constraints = {line for line in noted if line.startswith("file:")}
+    (constraint,) = constraints
+    assert noted.count(constraint) == 2, "pip itself is pinned too"
     assert " " not in constraint
-    assert Path(unquote(urlsplit(constraint).path)).parent == place / "constraints"
-    assert Path(unquote(urlsplit(constraint).path)).is_file()
+    path = Path(unquote(urlsplit(constraint).path))
+    assert path.parent == place / "constraints"
+    version = "{}.{}".format(*min(sys.version_info[:2], (3, 11)))
+    assert path.name == f"python-{version}.txt"
+    assert path.is_file()
+
+
+def test_extras_only_add_up(checkout, fresh):
+    """run_tests.sh, translate.sh and run_tests.sh again: two installations, of which the second holds the first."""
+    place, _ = checkout
+    env, requested = fresh
+    use_environment(place, env, "dev")
+    assert requested()[-1] == f"{place}[dev]"
+    use_environment(place, env, "plots")
+    assert requested()[-1] == f"{place}[dev,plots]"
+    for extras in (("dev",), ("plots",), ("plots", "dev"), ()):
+        assert use_environment(place, env, *extras) == ""
+        assert requested() == []
+    use_environment(place, env, "docs", "plots")
+    assert requested()[-1] == f"{place}[dev,docs,plots]"
+
+
+def test_changed_requirements_are_installed_with_the_same_extras(checkout, fresh):
+    place, _ = checkout
+    env, requested = fresh
+    use_environment(place, env, "dev")
+    requested()
+    setup = place / "setup.py"
+    before = setup.read_text("utf-8")
+    setup.write_text(before + "# changed\n", "utf-8")
+    use_environment(place, env, "plots")
+    setup.write_text(before, "utf-8")
+    assert requested()[-1] == f"{place}[dev,plots]"
+
+
+def test_a_failed_installation_is_tried_again(checkout, fresh):
+    place, _ = checkout
+    env, requested = fresh
+    done = run("bash", place / "scripts" / "run_demo.sh", "--help", env={**env, "PIP_STATUS": "1"})
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[-1].endswith("for the reason above; the same command tries again")
+    requested()
+    use_environment(place, env, "plots")
+    assert requested()[-1] == f"{place}[plots]"
+
+
+def test_two_set_ups_at_once_install_once(checkout, fresh):
+    place, _ = checkout
+    env, requested = fresh
+    scripts = [
+        subprocess.Popen(
+            ["bash", place / "scripts" / "run_demo.sh", "--help"], env={**os.environ, **env}, stdout=subprocess.DEVNULL
+        )
+        for _ in range(2)
+    ]
+    assert [script.wait() for script in scripts] == [0, 0]
+    assert requested().count("--editable") == 1
+
+
+@pytest.mark.skipif(sys.version_info[:2] in {(3, 8), (3, 12)}, reason="fairseq is not compiled on this Python")
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [
+        ({"CXX": "no-such-compiler"}, "there is no C++ compiler that works ('no-such-compiler'): install one"),
+        ({"CC": "false -pthread"}, "there is no C++ compiler that works ('false -pthread'): install one"),
+        ({"HEADERS": "/no/such/include"}, "/no/such/include/Python.h is not there: install Python's headers"),
+    ],
+)
+def test_what_fairseq_is_compiled_with_is_looked_for_first(checkout, fresh, missing, message):
+    place, _ = checkout
+    env, requested = fresh
+    done = run("bash", place / "scripts" / "run_demo.sh", "--help", env={**env, **missing})
+    assert done.returncode == 1
+    assert message in done.stdout
+    assert "set LABO_PYTHON to a Python 3.12" in done.stdout
+    assert done.stdout.count("\n") == 1
+    assert requested() == []
+    assert not Path(env["LABO_VENV"]).exists()
+
+
+def test_a_python_that_is_too_old_or_not_there_is_refused(checkout, fresh, tmp_path):
+    place, _ = checkout
+    env, requested = fresh
+    old = tmp_path / "python3.7"
+    old.write_text("#!/bin/sh\necho 3.7\nexit 1\n", encoding="utf-8")
+    old.chmod(0o755)
+    for python, shown in ((old, "Python 3.7"), (tmp_path / "none", "no Python that runs")):
+        done = run("bash", place / "scripts" / "run_demo.sh", env={**env, "LABO_PYTHON": str(python)})
+        assert done.returncode == 1
+        assert f"is {shown}: set LABO_PYTHON to a Python from 3.8 on" in done.stdout
+        assert done.stdout.count("\n") == 1
+    assert requested() == []
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "constraints").glob("python-*.txt")), ids=lambda path: path.stem)
+def test_every_dependency_is_pinned(path, monkeypatch):
+    """Of the package, its extras, and what both are built with: else run scripts/update_constraints.py."""
+    lines = [line for line in path.read_text("utf-8").splitlines() if not line.startswith("#")]
+    assert all(re.fullmatch(r"[a-z0-9-]+==[0-9][0-9a-z.]*", line) for line in lines)
+    pinned = dict(line.split("==") for line in lines)
+    monkeypatch.chdir(ROOT)
+    package = setuptools.distutils.core.run_setup("setup.py", stop_after="init")
+    requirements = [*package.install_requires, *(text for extra in package.extras_require.values() for text in extra)]
+    environment = {"python_version": path.stem.split("-")[1], "sys_platform": "linux", "platform_machine": "x86_64"}
+    needed = [Requirement(text) for text in (*requirements, "pip<24.1", "setuptools", "wheel", "cython", "numpy")]
+    needed = [each for each in needed if each.marker is None or each.marker.evaluate(environment)]
+    assert {canonicalize_name(each.name) for each in needed} <= pinned.keys()
+    assert [str(each) for each in needed if pinned[canonicalize_name(each.name)] not in each.specifier] == []
 
 
 def test_a_colon_is_refused(checkout, tmp_path):
@@ -79,8 +211,8 @@ def test_numbers_of_nodes_are_checked(checkout, tmp_path, variable, value):
     script = place / "scripts" / "multi_node_torchrun.sh"
     done = run("bash", script, "bible", "de-en", env={**env, **numbers}, cwd=tmp_path)
     assert done.returncode != 0
-    assert variable in done.stdout or f"--{variable.lower()}" in done.stdout
-    assert done.stdout.count("\n") == 1
+    (line,) = [line for line in done.stdout.splitlines() if not line.startswith("Installing")]
+    assert variable in line or f"--{variable.lower()}" in line
     assert list(tmp_path.iterdir()) == []
 
 

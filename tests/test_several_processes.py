@@ -72,7 +72,8 @@ def nodes(tmp_path_factory):
 
     def start(script, name, **variables):
         archives = ("--archive-dir", campaign.shared("multi30k"))
-        options = ("multi30k", "de-en", "--smoke", "--folder", folder / "runs", "--name", name, *archives, *SETTINGS)
+        corpus = () if script == "run_multi30k_deen.sh" else ("multi30k", "de-en")
+        options = (*corpus, "--smoke", "--folder", folder / "runs", "--name", name, *archives, *SETTINGS)
         return subprocess.Popen(
             ["bash", str(ROOT / "scripts" / script), *map(str, options)],
             stdout=subprocess.PIPE,
