@@ -37,7 +37,6 @@ from torch.nn.functional import cross_entropy, one_hot
 
 from labo_fairseq.files import whole_file, write_json
 from labo_fairseq.losses import labo_terms, linear_labo_terms
-from labo_fairseq.losses.labo import labo_rows
 
 EPSILON, TAU, RHO, PAD = 0.1, 1.25, 0.5, 1
 BASE = "fairseq LS"
@@ -88,9 +87,9 @@ def labo(logits: Tensor, target: Tensor) -> Tensor:
     return labo_terms(logits, target, TAU, rho=RHO, ignore_index=PAD).loss.sum()
 
 
+@torch.no_grad()
 def labo_value_only(logits: Tensor, target: Tensor) -> Tensor:
-    ignored = target.eq(PAD)
-    return labo_rows(logits.detach(), target.masked_fill(ignored, 0), ignored, TAU, None, RHO)[0].sum()
+    return labo(logits, target)
 
 
 def from_logits() -> Dict[str, Callable[[Inputs], Tensor]]:

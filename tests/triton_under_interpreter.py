@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from labo_fairseq.losses import triton_kernels
-from labo_fairseq.losses.labo import labo_rows
-from labo_fairseq.losses.triton_kernels import TritonLabo, gradient, statistics
+from labo_fairseq.losses.blockwise import differentiable_terms
+from labo_fairseq.losses.labo import LaboOptions, labo_kernel
+from labo_fairseq.losses.triton_kernels import TritonKernel
 
 
 def draw(n, k, scale=3.0, dtype=torch.float32):
@@ -16,15 +17,27 @@ def draw(n, k, scale=3.0, dtype=torch.float32):
     return logits.to(dtype), torch.randint(k, (n,), generator=generator)
 
 
-def check(logits, target, tau=1.25, alpha=None, scale=None, ignored=None, rtol=1e-4, atol=1e-5):
-    """All terms, and the gradient, against the PyTorch path in float64."""
+def kernel_of(options, logits):
+    """The Triton kernel, which labo_kernel would choose on a GPU."""
+    return TritonKernel(options, labo_kernel(options, logits).block)
+
+
+def terms_of(logits, target, ignored=None, options=LaboOptions()):  # noqa: B008, for it is immutable
     ignored = torch.zeros(target.shape, dtype=torch.bool) if ignored is None else ignored
+    return differentiable_terms(kernel_of(options, logits), logits, target, ignored)
+
+
+def check(logits, target, tau=1.25, alpha="adaptive", scale=None, z_loss=0.0, rtol=1e-4, atol=1e-5):
+    """All terms, and the gradient, against the PyTorch path in float64."""
+    options = LaboOptions(tau, alpha, z_loss=z_loss)
     scale = torch.ones(target.shape) if scale is None else scale
     z = logits.clone().requires_grad_()
-    terms = TritonLabo.apply(z, target, ignored, tau, alpha, 0.5)
+    terms = terms_of(z, target, options=options)
     (terms[0] * scale).sum().backward()
     grad = torch.empty(logits.shape, dtype=torch.float64)
-    expected = labo_rows(logits.double(), target, ignored, tau, alpha, 0.5, grad, scale.double())
+    ignored = torch.zeros(target.shape, dtype=torch.bool)
+    wide = logits.double()
+    expected = labo_kernel(options, wide).reduce(wide, target, ignored, (), grad, scale.double())
     torch.testing.assert_close(torch.stack(terms).double(), expected, rtol=rtol, atol=atol)
     assert z.grad.dtype == logits.dtype
     rounding = {torch.float32: rtol, torch.bfloat16: 1e-2, torch.float16: 2e-3}[logits.dtype]
@@ -33,7 +46,7 @@ def check(logits, target, tau=1.25, alpha=None, scale=None, ignored=None, rtol=1
 
 @pytest.mark.parametrize("n", [0, 1, 3])
 @pytest.mark.parametrize("k", [2, 3, 128, 129, 1000])
-@pytest.mark.parametrize("alpha", [None, 0.0, 0.1, 1.0])
+@pytest.mark.parametrize("alpha", ["adaptive", 0.0, 0.1, 1.0])
 def test_any_shape(n, k, alpha):
     check(*draw(n, k), alpha=alpha)
 
@@ -63,17 +76,17 @@ def test_ignored_tokens():
     ignored = torch.tensor([True, False, False, True, False])
     logits[0] = math.nan
     z = logits.clone().requires_grad_()
-    terms = TritonLabo.apply(z, target, ignored, 1.25, None, 0.5)
+    terms = terms_of(z, target, ignored)
     terms[0].sum().backward()
     assert all((term[ignored] == 0).all() for term in terms)
     assert (z.grad[ignored] == 0).all()
     check(logits[~ignored], target[~ignored])
-    expected = TritonLabo.apply(logits[~ignored], target[~ignored], ignored[~ignored], 1.25, None, 0.5)
+    expected = terms_of(logits[~ignored], target[~ignored])
     torch.testing.assert_close(terms[0][~ignored].detach(), expected[0])
 
 
 @pytest.mark.parametrize("block", [4, 4096])
-@pytest.mark.parametrize("alpha", [None, 0.1, 1.0])
+@pytest.mark.parametrize("alpha", ["adaptive", 0.1, 1.0])
 def test_extreme_logits(monkeypatch, block, alpha):
     monkeypatch.setattr(triton_kernels, "_MAX_BLOCK", block)
     inf = math.inf
@@ -99,17 +112,40 @@ def test_strided_logits():
 def test_the_gradient_may_take_the_place_of_the_logits():
     logits, target = draw(6, 50)
     ignored = torch.zeros(6, dtype=torch.bool)
-    _, saved = statistics(logits, target, ignored, 1.25, None, 0.5)
+    kernel = kernel_of(LaboOptions(), logits)
     expected = torch.empty_like(logits)
-    gradient(logits, target, ignored, saved, 1.25, torch.ones(6), expected)
-    triton_kernels.labo_rows(logits, target, ignored, 1.25, None, 0.5, logits)
+    kernel.reduce(logits, target, ignored, (), expected)
+    kernel.reduce(logits, target, ignored, (), logits)
     assert torch.equal(logits, expected)
+
+
+@pytest.mark.parametrize("alpha", ["adaptive", 0.1])
+def test_z_loss(alpha):
+    check(*draw(5, 70), alpha=alpha, z_loss=0.3)
+    check(*draw(5, 700, dtype=torch.bfloat16), alpha=alpha, z_loss=0.3)
+
+
+def test_a_second_derivative_is_that_of_the_pytorch_path():
+    logits, target = draw(4, 30)
+
+    def penalty_gradient(kernel, logits):
+        z = logits.clone().requires_grad_()
+        loss = differentiable_terms(kernel, z, target, torch.zeros(4, dtype=torch.bool))[0].sum()
+        (grad,) = torch.autograd.grad(loss, z, create_graph=True)
+        grad.square().sum().backward()
+        return z.grad
+
+    mine = penalty_gradient(kernel_of(LaboOptions(), logits), logits)
+    wide = logits.double()
+    torch.testing.assert_close(
+        mine.double(), penalty_gradient(labo_kernel(LaboOptions(), wide), wide), rtol=1e-4, atol=1e-6
+    )
 
 
 def test_the_graph_can_be_used_twice():
     logits, target = draw(4, 6)
     logits.requires_grad_()
-    loss = TritonLabo.apply(logits, target, torch.zeros(4, dtype=torch.bool), 1.25, None, 0.5)[0].sum()
+    loss = terms_of(logits, target)[0].sum()
     loss.backward(retain_graph=True)
     once = logits.grad.clone()
     loss.backward()

@@ -16,7 +16,7 @@ from ..data.types import Pair
 from ..errors import UserError
 from ..evaluation.runs import Run, direction_of, newest_run, runs_by_name
 from ..files import read_lines
-from ..losses.labo import check_options, labo_terms
+from ..losses.labo import LaboOptions, labo_terms
 from ..reporting.figure import PALETTE, Figure, legend_above, plain
 from ..reporting.table import Table
 from .base import Analysis, AnalysisResult
@@ -81,7 +81,7 @@ def label_positions(
         UserError: an option out of range.
     """
     try:
-        check_options(labelling.tau, labelling.alpha, labelling.rho)
+        LaboOptions(labelling.tau, labelling.alpha, labelling.rho)
         if not 0 <= labelling.epsilon <= 1:
             raise ValueError(f"epsilon is {labelling.epsilon}: it must lie in [0, 1]")
         if not 1 <= top <= logits.size(-1):

@@ -6,8 +6,8 @@ from typing import Any, Dict, Tuple
 from fairseq.criterions import register_criterion
 from torch import Tensor
 
-from ..losses.fused_linear import linear_argmax, linear_labo_terms, linear_smoothed_terms
-from ..losses.labo import LaboTerms, check_options, labo_terms
+from ..losses.fused_linear import linear_argmax, linear_labo_terms_with, linear_smoothed_terms
+from ..losses.labo import LaboOptions, LaboTerms, labo_terms_with
 from .base import RegularisedConfig, RegularisedCriterion
 from .projection import FusedProjection
 
@@ -54,12 +54,13 @@ class LaboLabelSmoothedCrossEntropyCriterion(RegularisedCriterion):
 
     def __init__(self, cfg: LaboConfig, task: Any) -> None:
         super().__init__(cfg, task)
+        self.options = LaboOptions(cfg.tau, cfg.alpha, cfg.rho)
         self.projection = FusedProjection() if cfg.fused_projection else None
 
     @classmethod
     def check(cls, cfg: LaboConfig) -> None:
         super().check(cfg)
-        check_options(cfg.tau, cfg.alpha, cfg.rho)
+        LaboOptions(cfg.tau, cfg.alpha, cfg.rho)
 
     def forward(self, model: Any, sample: Dict[str, Any], reduce: bool = True) -> Tuple[Tensor, int, Dict[str, Any]]:
         layer = None if self.projection is None else self.projection(model)
@@ -70,15 +71,12 @@ class LaboLabelSmoothedCrossEntropyCriterion(RegularisedCriterion):
         if self.warming_up:
             terms = linear_smoothed_terms(hidden, layer.weight, target, self.eps, self.padding_idx, layer.bias)
         else:
-            terms = linear_labo_terms(hidden, layer.weight, target, *self._options, layer.bias)
+            projection = (hidden, layer.weight, target, self.padding_idx, layer.bias)
+            terms = linear_labo_terms_with(self.options, *projection)
         return self.summarise(terms, target, sample, reduce, lambda: linear_argmax(hidden, layer.weight, layer.bias))
 
     def get_terms(self, logits: Tensor, target: Tensor, sample: Dict[str, Any]) -> LaboTerms:
-        return labo_terms(logits, target, *self._options)
-
-    @property
-    def _options(self) -> Tuple[float, str, float, int]:
-        return self.cfg.tau, self.cfg.alpha, self.cfg.rho, self.padding_idx
+        return labo_terms_with(self.options, logits, target, self.padding_idx)
 
 
 @register_criterion("labo", dataclass=LaboConfig)

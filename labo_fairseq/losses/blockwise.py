@@ -1,15 +1,21 @@
-"""What the losses of one row of logits a token share: blocks of rows, the dtype of sums, and the autograd function.
+"""What the losses of one row of logits per token share: blocks of rows, the dtype of sums, and the autograd functions.
 
-A loss is written for a block of rows that stays in cache: a function of logits ``z`` (n, K) and class indices
-(n, 1) that returns its terms, each (n,), the loss first, and, if asked to, ∂loss/∂z. The rest is here.
+A loss is written once, for a block of rows that stays in cache: a function of logits ``z`` (n, K) and labels that
+returns its terms, each (n,), the loss first, and, where asked to, ∂loss/∂z. The rest is here:
+
+- :class:`BlockKernel` runs it block by block, without autograd, in little memory.
+- :func:`differentiable_terms` makes the loss differentiable. A second derivative is the derivative of the gradient
+  that the loss returns (what finite differences of it give), made by autograd from the same block; so is what
+  ``torch.func`` and ``torch.compile`` transform. These take all rows at once.
 """
 
 import math
-from functools import partial
-from typing import Callable, Iterator, List, NamedTuple, Optional, Tuple
+from dataclasses import dataclass
+from typing import Any, Callable, Iterator, List, NamedTuple, Optional, Tuple
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 # Rows are processed in blocks: on a CPU small enough for the temporaries to stay in cache and large enough for
 # every thread to have its share, on a GPU small enough for them not to matter beside the logits.
@@ -35,20 +41,64 @@ class Prediction(NamedTuple):
     entropy: Tensor  # (n,), H(p)
 
 
-#: logits (n, K), indices (n, 1), per-row tensors…, whether the gradient is wanted → terms and ∂loss/∂z
+#: logits (n, K), labels, per-row tensors…, whether the gradient is wanted → terms and ∂loss/∂z.
+#: Labels are indices (n, 1), int64, or distributions (n, K), of the dtype of the logits.
 Block = Callable[..., Tuple[List[Tensor], Optional[Tensor]]]
 
 
-def predict(z: Tensor, index: Tensor) -> Prediction:
-    """The prediction of logits (n, K) and its probability of the classes ``index``, (n, 1)."""
-    m = z.amax(dim=-1, keepdim=True)
-    nll = (m - z.gather(-1, index)).squeeze(-1)
-    x = (z - m).clamp_(min=torch.finfo(z.dtype).min)
+def predict(z: Tensor, label: Tensor) -> Prediction:
+    """The prediction of logits (n, K), and its cross-entropy with the labels."""
+    m = z.amax(dim=-1, keepdim=True).detach()
+    x, least = z - m, torch.finfo(z.dtype).min
+    x = x.clamp_(min=least) if may_overwrite() else x.clamp(min=least)
     p = x.softmax(dim=-1)
-    log_s = -p.amax(dim=-1).log()  # max p = e^0 / Σ e^x
-    nll += log_s
-    entropy = log_s - (p * x).sum(dim=-1)
-    return Prediction(x, p, log_s, nll, entropy)
+    if torch.is_grad_enabled():  # all of it in functions of x whose derivatives are finite and do not know of m
+        log_s = x.logsumexp(dim=-1)
+        p_x = p * with_finite_slope(x, p)
+    else:
+        log_s = -p.amax(dim=-1).log()  # max p = e^0 / Σ e^x
+        p_x = p * x
+    if label.is_floating_point():
+        nll = ((m - z) * label).masked_fill_(label == 0, 0.0).sum(dim=-1)
+    else:
+        nll = (m - z.gather(-1, label)).squeeze(-1)
+    return Prediction(x, p, log_s, nll + log_s, log_s - p_x.sum(dim=-1))
+
+
+def at_label(values: Tensor, label: Tensor) -> Tensor:
+    """The ``values`` (n, K) at the labels, (n,): the mean under them where labels are distributions."""
+    if label.is_floating_point():
+        return (values * label).sum(dim=-1)
+    return values.gather(-1, label).squeeze(-1)
+
+
+def add_at_label(values: Tensor, label: Tensor, mass: Tensor) -> Tensor:
+    """``values`` (n, K) with ``mass`` (n,) more at the labels, in their own place where that is possible."""
+    if label.is_floating_point():
+        return add_product(values, label, mass[:, None])
+    return overwritable(values).scatter_add_(-1, label, mass[:, None])
+
+
+def add_product(tensor: Tensor, one: Tensor, other: Tensor, value: float = 1.0) -> Tensor:
+    """tensor + value·one·other, in the place of ``tensor`` where that is possible."""
+    if may_overwrite():
+        return tensor.addcmul_(one, other, value=value)
+    return torch.addcmul(tensor, one, other, value=value)
+
+
+def overwritable(tensor: Tensor) -> Tensor:
+    """The tensor itself, or a copy where autograd may still need what it holds."""
+    return tensor if may_overwrite() else tensor.clone()
+
+
+def may_overwrite() -> bool:
+    """Whether nobody follows what is computed here: neither autograd nor torch.func."""
+    return not (torch.is_grad_enabled() or is_compiling() or _has_transforms())
+
+
+def with_finite_slope(x: Tensor, p: Tensor) -> Tensor:
+    """x as a factor of p, (n, K) both: where p is 0, x is too large for the derivatives that autograd makes of them."""
+    return x.masked_fill(p == 0, 0.0) if torch.is_grad_enabled() else x
 
 
 def check_not_negative(name: str, value: float) -> None:
@@ -62,37 +112,69 @@ def times(weight: float, value: Tensor) -> Tensor:
     return weight * value if weight else torch.zeros_like(value)
 
 
-def reduce_rows(
-    block: Block,
-    fields: int,
-    logits: Tensor,
-    target: Tensor,
-    ignored: Tensor,
-    grad: Optional[Tensor] = None,
-    scale: Optional[Tensor] = None,
-    beside: Tuple[Tensor, ...] = (),
-) -> Tensor:
-    """The terms (fields, N) of ``block`` over all rows, without autograd.
+@dataclass(frozen=True)
+class BlockKernel:
+    """A loss in PyTorch operations, a block of rows at a time.
 
     Args:
-        target: (N,), any class index where ``ignored``, (N,) bool, is true.
-        grad: (N, K), takes ``scale``·∂loss/∂z where it is given. It may be ``logits`` itself.
-        scale: (N,), one where it is not given. It is applied before rounding to the dtype of ``grad``.
-        beside: tensors (N, …) whose rows ``block`` is given after the indices.
+        block: the loss of some rows.
+        fields: how many terms ``block`` gives.
     """
-    terms = torch.empty(fields, logits.size(0), dtype=accumulator(logits), device=logits.device)
-    for rows in _blocks(logits):
-        z = logits[rows].to(terms.dtype)
-        values, slope = block(z, target[rows, None], *(tensor[rows] for tensor in beside), with_grad=grad is not None)
-        terms[:, rows] = torch.stack(values)
+
+    block: Block
+    fields: int
+
+    def reduce(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        ignored: Tensor,
+        beside: Tuple[Tensor, ...] = (),
+        grad: Optional[Tensor] = None,
+        scale: Optional[Tensor] = None,
+    ) -> Tensor:
+        """The terms (fields, N) of all rows, without autograd.
+
+        Args:
+            target: (N,), int64, any class index where ``ignored``, (N,) bool, is true; or distributions (N, K).
+            beside: tensors (N, …) whose rows ``block`` is given after the labels.
+            grad: (N, K), takes ``scale``·∂loss/∂z where it is given. It may be ``logits`` itself.
+            scale: (N,), one where it is not given. It is applied before rounding to the dtype of ``grad``.
+        """
+        terms = torch.empty(self.fields, logits.size(0), dtype=accumulator(logits), device=logits.device)
+        for rows in row_blocks(logits):
+            z = logits[rows].to(terms.dtype)
+            slices = (tensor[rows] for tensor in beside)
+            values, slope = self.block(z, _labels(target[rows], z), *slices, with_grad=grad is not None)
+            terms[:, rows] = torch.stack(values)
+            if grad is not None:
+                torch.mul(slope, 1.0 if scale is None else scale[rows, None], out=grad[rows])
         if grad is not None:
-            torch.mul(slope, 1.0 if scale is None else scale[rows, None], out=grad[rows])
-    if grad is not None:
-        grad.index_fill_(0, ignored.nonzero().squeeze(-1), 0.0)
-    return terms.masked_fill_(ignored, 0.0)
+            grad.index_fill_(0, ignored.nonzero().squeeze(-1), 0.0)
+        return terms.masked_fill_(ignored, 0.0)
+
+    def reduce_and_save(
+        self, logits: Tensor, target: Tensor, ignored: Tensor, beside: Tuple[Tensor, ...]
+    ) -> Tuple[Tensor, Tuple[Tensor, ...]]:
+        """The terms (fields, N), and what :meth:`gradient` may use of their computation: nothing."""
+        return self.reduce(logits, target, ignored, beside), ()
+
+    def gradient(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        ignored: Tensor,
+        beside: Tuple[Tensor, ...],
+        saved: Tuple[Tensor, ...],
+        scale: Tensor,
+    ) -> Tensor:
+        """``scale``·∂loss/∂z, (N, K), of the dtype of the logits."""
+        grad = torch.empty(logits.shape, dtype=logits.dtype, device=logits.device)
+        self.reduce(logits, target, ignored, beside, grad, scale)
+        return grad
 
 
-def rows_and_mask(logits: Tensor, target: Tensor, ignore_index: int) -> Tuple[Tensor, Tensor]:
+def rows_and_mask(logits: Tensor, target: Tensor, ignore_index: Optional[int]) -> Tuple[Tensor, Tensor]:
     """The targets with 0 where they are to be ignored, and the mask of these, both (N,).
 
     Raises:
@@ -102,58 +184,185 @@ def rows_and_mask(logits: Tensor, target: Tensor, ignore_index: int) -> Tuple[Te
         raise ValueError(
             f"logits (N, K) and target (N,) are needed, not {tuple(logits.shape)} and {tuple(target.shape)}"
         )
-    if logits.size(1) < 2:
-        raise ValueError(f"at least two classes are needed, not {logits.size(1)}")
+    check_classes(logits.size(1))
+    return targets_and_mask(target, ignore_index)
+
+
+def check_classes(k: int) -> None:
+    """ValueError where there is nothing to choose from."""
+    if k < 2:
+        raise ValueError(f"at least two classes are needed, not {k}")
+
+
+def targets_and_mask(target: Tensor, ignore_index: Optional[int]) -> Tuple[Tensor, Tensor]:
+    """The targets with 0 where they are to be ignored, and the mask of these; None ignores nothing."""
+    if ignore_index is None:
+        return target, torch.zeros_like(target, dtype=torch.bool)
     ignored = target.eq(ignore_index)
     return target.masked_fill(ignored, 0), ignored
 
 
-def differentiable_rows(
-    terms: Callable[..., Tensor], logits: Tensor, target: Tensor, ignored: Tensor
-) -> Tuple[Tensor, ...]:
-    """The terms that ``terms(logits, target, ignored, grad=…, scale=…)`` gives, the first differentiable, once."""
-    return _RowLoss.apply(logits, target, ignored, terms, torch.is_grad_enabled() and logits.requires_grad)
-
-
 def token_terms(
-    block: Block, logits: Tensor, target: Tensor, ignore_index: int, beside: Tuple[Tensor, ...] = ()
+    block: Block, logits: Tensor, target: Tensor, ignore_index: Optional[int], beside: Tuple[Tensor, ...] = ()
 ) -> TokenTerms:
-    """The terms of a ``block`` that gives the fields of :class:`TokenTerms`, the loss differentiable, once.
+    """The terms of a ``block`` that gives the fields of :class:`TokenTerms`, the loss differentiable.
 
-    For ``beside`` see :func:`reduce_rows`, for the errors :func:`rows_and_mask`.
+    For ``beside`` see :meth:`BlockKernel.reduce`, for the errors :func:`rows_and_mask`.
     """
     target, ignored = rows_and_mask(logits, target, ignore_index)
-    rows = partial(reduce_rows, block, len(TokenTerms._fields), beside=beside)
-    return TokenTerms(*differentiable_rows(rows, logits, target, ignored))
+    kernel = BlockKernel(block, len(TokenTerms._fields))
+    return TokenTerms(*differentiable_terms(kernel, logits, target, ignored, beside))
 
 
-class _RowLoss(torch.autograd.Function):
+def differentiable_terms(
+    kernel: Any, logits: Tensor, target: Tensor, ignored: Tensor, beside: Tuple[Tensor, ...] = ()
+) -> Tuple[Tensor, ...]:
+    """The terms of a ``kernel``, a :class:`BlockKernel` or what has its methods and its ``block``.
+
+    The first is differentiable in the logits, as often as is wanted.
+    """
+    followed = torch.is_grad_enabled() and logits.requires_grad
+    if is_compiling():
+        whole = _WholeLoss.apply if followed else whole_terms
+        return whole(logits, target, ignored, kernel.block, *beside)
+    if is_transformed(logits):
+        return _TransformedLoss.apply(logits, target, ignored, kernel.block, *beside)
+    early = followed and _makes_gradient_early(kernel, logits)
+    return _RowLoss.apply(logits, target, ignored, kernel, early, *beside)
+
+
+def is_compiling() -> bool:
+    """Whether ``torch.compile`` is reading this."""
+    compiler = getattr(torch, "compiler", None)
+    return hasattr(compiler, "is_compiling") and torch.compiler.is_compiling()
+
+
+def is_transformed(tensor: Tensor) -> bool:
+    """Whether ``torch.func`` or forward-mode differentiation follows what is done with the tensor."""
+    return _has_transforms() or forward_ad.unpack_dual(tensor).tangent is not None
+
+
+def _has_transforms() -> bool:
+    functorch = getattr(torch._C, "_are_functorch_transforms_active", None)
+    return functorch is not None and functorch()
+
+
+def _makes_gradient_early(kernel: Any, logits: Tensor) -> bool:
     # On a CPU the gradient is made in the forward pass, while p is in cache; on other devices memory is dearer
     # than computing twice, and in half precision the scale must be known before rounding. It never takes the place
     # of the logits: nothing tells who else will read them (an argmax, a second loss or backward pass).
+    on_cpu = isinstance(kernel, BlockKernel) and logits.device.type == "cpu"
+    return on_cpu and logits.dtype == accumulator(logits)
+
+
+class _RowLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, logits, target, ignored, terms, differentiable):  # type: ignore[override]
-        early = logits.device.type == "cpu" and logits.dtype == accumulator(logits)
-        ctx.grad = torch.empty(logits.shape, dtype=logits.dtype) if early and differentiable else None
-        ctx.terms = terms
-        ctx.save_for_backward(logits, target, ignored)
-        return loss_and_constants(ctx, terms(logits, target, ignored, grad=ctx.grad))
+    def forward(ctx, logits, target, ignored, kernel, early, *beside):  # type: ignore[no-untyped-def, override]
+        ctx.grad, saved = None, ()
+        if early:
+            ctx.grad = torch.empty(logits.shape, dtype=logits.dtype)
+            terms = kernel.reduce(logits, target, ignored, beside, ctx.grad)
+        else:
+            terms, saved = kernel.reduce_and_save(logits, target, ignored, beside)
+        ctx.kernel, ctx.beside = kernel, len(beside)
+        ctx.save_for_backward(logits, target, ignored, *beside, *saved)
+        return loss_and_constants(ctx, terms)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, grad_loss, *_):  # type: ignore[override]
+    def backward(ctx, grad_loss, *_):  # type: ignore[no-untyped-def, override]
         # Given away, for whoever gets it may write to it, be it through a view: a second use computes it again.
         grad, ctx.grad = ctx.grad, None
-        if grad is None:
-            logits, target, ignored = ctx.saved_tensors
-            grad = torch.empty(logits.shape, dtype=logits.dtype, device=logits.device)
-            ctx.terms(logits, target, ignored, grad=grad, scale=grad_loss)
+        # autograd records a backward pass where its result will be differentiated in turn
+        if torch.is_grad_enabled() or grad is None:
+            logits, target, ignored, *others = ctx.saved_tensors
+            beside, saved = tuple(others[: ctx.beside]), tuple(others[ctx.beside :])
+            if torch.is_grad_enabled():
+                grad = whole_gradient(ctx.kernel.block, logits, target, ignored, beside, grad_loss)
+            else:
+                grad = ctx.kernel.gradient(logits, target, ignored, beside, saved, grad_loss)
         elif not grad_loss.eq(1).all():  # a summed loss needs no second pass over the gradient
             grad.mul_(grad_loss[:, None])
-        return grad, None, None, None, None
+        return (grad, *(None,) * (4 + ctx.beside))
 
 
-def loss_and_constants(ctx, terms: Tensor) -> Tuple[Tensor, ...]:  # type: ignore[no-untyped-def]
+class _WholeLoss(torch.autograd.Function):
+    """All rows at once, in operations that can be traced: for ``torch.compile``."""
+
+    @staticmethod
+    def forward(logits, target, ignored, block, *beside):  # type: ignore[no-untyped-def, override]
+        return whole_terms(logits, target, ignored, block, *beside)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):  # type: ignore[no-untyped-def, override]
+        logits, target, ignored, ctx.block, *beside = inputs
+        ctx.save_for_backward(logits, target, ignored, *beside)
+        ctx.mark_non_differentiable(*output[1:])
+
+    @staticmethod
+    def backward(ctx, grad_loss, *_):  # type: ignore[no-untyped-def, override]
+        logits, target, ignored, *beside = ctx.saved_tensors
+        grad = whole_gradient(ctx.block, logits, target, ignored, tuple(beside), grad_loss)
+        return (grad, *(None,) * (3 + len(beside)))
+
+
+class _TransformedLoss(_WholeLoss):
+    """The same for ``torch.func`` and forward-mode differentiation, which ``torch.compile`` would refuse."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):  # type: ignore[no-untyped-def, override]
+        _WholeLoss.setup_context(ctx, inputs, output)
+        logits, target, ignored, _, *beside = inputs
+        ctx.save_for_forward(logits, target, ignored, *beside)
+        ctx.constants = len(output) - 1
+
+    @staticmethod
+    def jvp(ctx, tangent, *_):  # type: ignore[no-untyped-def, override]
+        logits, target, ignored, *beside = ctx.saved_tensors
+        one = torch.ones_like(ignored, dtype=accumulator(logits))
+        grad = whole_gradient(ctx.block, logits, target, ignored, tuple(beside), one, rounded=False)
+        return ((grad * tangent).sum(dim=-1), *(None,) * ctx.constants)
+
+
+def whole_terms(logits: Tensor, target: Tensor, ignored: Tensor, block: Block, *beside: Tensor) -> Tuple[Tensor, ...]:
+    """The terms, (N,) each, of all rows at once."""
+    values, _ = _whole(block, logits, target, ignored, beside, with_grad=False)
+    return tuple(value.masked_fill(ignored, 0.0) for value in values)
+
+
+def whole_gradient(
+    block: Block,
+    logits: Tensor,
+    target: Tensor,
+    ignored: Tensor,
+    beside: Tuple[Tensor, ...],
+    scale: Tensor,
+    rounded: bool = True,
+) -> Tensor:
+    """``scale``·∂loss/∂z, (N, K), of all rows at once, itself differentiable in the logits and in ``scale``.
+
+    It has the dtype of the logits, or, where not ``rounded``, that of the sums.
+    """
+    _, slope = _whole(block, logits, target, ignored, beside, with_grad=True)
+    assert slope is not None
+    grad = slope.masked_fill(ignored[:, None], 0.0) * scale[:, None]
+    return grad.to(logits.dtype) if rounded else grad
+
+
+def _whole(
+    block: Block, logits: Tensor, target: Tensor, ignored: Tensor, beside: Tuple[Tensor, ...], with_grad: bool
+) -> Tuple[List[Tensor], Optional[Tensor]]:
+    # what is ignored may be NaN, which no factor of 0 takes out of a derivative
+    z = logits.masked_fill(ignored[:, None], 0.0).to(accumulator(logits))
+    return block(z, _labels(target, z), *beside, with_grad=with_grad)
+
+
+def _labels(target: Tensor, z: Tensor) -> Tensor:
+    return target.to(z.dtype) if target.is_floating_point() else target[:, None]
+
+
+def loss_and_constants(ctx: Any, terms: Tensor) -> Tuple[Tensor, ...]:
     """What the forward pass of an autograd function returns of its terms (F, N): only the first has a gradient."""
     loss, *constants = terms.unbind()
     ctx.mark_non_differentiable(*constants)
@@ -165,7 +374,8 @@ def accumulator(logits: Tensor) -> torch.dtype:
     return torch.float64 if logits.dtype == torch.float64 else torch.float32
 
 
-def _blocks(logits: Tensor) -> Iterator[slice]:
+def row_blocks(logits: Tensor) -> Iterator[slice]:
+    """Slices of the rows of logits (N, K) that stay in cache."""
     n, k = logits.shape
     on_cpu = logits.device.type == "cpu"
     elements = _BLOCK_ELEMENTS_PER_THREAD * torch.get_num_threads() if on_cpu else _BLOCK_ELEMENTS_ELSEWHERE

@@ -12,11 +12,12 @@ from typing import List, Optional, Tuple
 import torch
 from torch import Tensor
 
-from .blockwise import TokenTerms, predict, times, token_terms
+from .blockwise import TokenTerms, add_at_label, overwritable, predict, times, token_terms
+from .posterior import Odds, log_posterior_rows
 
 
 def distillation_terms(
-    logits: Tensor, target: Tensor, teacher: Tensor, alpha: float = 0.5, ignore_index: int = -100
+    logits: Tensor, target: Tensor, teacher: Tensor, alpha: float = 0.5, ignore_index: Optional[int] = -100
 ) -> TokenTerms:
     """The objective for every token.
 
@@ -26,18 +27,51 @@ def distillation_terms(
         target: (N,), int64, class indices or ``ignore_index``.
         teacher: (N, K), probabilities; rows sum to 1. They have no gradient.
         alpha: mass α in [0, 1] of the teacher.
-        ignore_index: targets of this value have no loss and no gradient.
+        ignore_index: targets of this value have no loss and no gradient; None ignores nothing.
 
     Returns:
-        :class:`TokenTerms`; only ``loss`` is differentiable, and once.
+        :class:`TokenTerms`; only ``loss`` is differentiable.
 
     Raises:
         ValueError: an option out of range, shapes that do not fit, or fewer than two classes.
     """
     check_alpha(alpha)
+    _check_shapes(logits, teacher)
+    return token_terms(partial(_block, alpha=alpha), logits, target, ignore_index, beside=(teacher.detach(),))
+
+
+def distillation_log_posterior(logits: Tensor, teacher: Tensor, alpha: float = 0.5) -> Tensor:
+    """log y of the distribution y = (p − α·P_T)/(1−α) that a student of this teacher predicts as p.
+
+    At its minimum the mean of the objective over y has the gradient p − (1−α)·y − α·P_T = 0. The order of the classes
+    need not be that of p.
+
+    Args:
+        logits: (…, K), see :func:`distillation_terms`; those of −inf stay −inf.
+        teacher: (…, K), its probabilities.
+        alpha: that of the training.
+
+    Returns:
+        (…, K), float32, or float64 for float64; see :mod:`.posterior` for its floor.
+
+    Raises:
+        ValueError: an option out of range, α = 1, which leaves nothing of the labels, or shapes that do not fit.
+    """
+    check_alpha(alpha)
+    if alpha == 1:
+        raise ValueError("alpha is 1: labels had no part in the training, and nothing can be told of them")
+    _check_shapes(logits, teacher)
+    return log_posterior_rows(partial(_odds, alpha=alpha), logits, teacher)
+
+
+def _odds(odds: Odds, teacher: Tensor, alpha: float) -> Tensor:
+    """s·(p − α·P_T), (n, K)."""
+    return odds.e - alpha * odds.s * teacher.to(odds.e.dtype)
+
+
+def _check_shapes(logits: Tensor, teacher: Tensor) -> None:
     if teacher.shape != logits.shape:
         raise ValueError(f"logits {tuple(logits.shape)} and teacher {tuple(teacher.shape)} do not fit each other")
-    return token_terms(partial(_block, alpha=alpha), logits, target, ignore_index, beside=(teacher.detach(),))
 
 
 def check_alpha(alpha: float) -> None:
@@ -47,10 +81,10 @@ def check_alpha(alpha: float) -> None:
 
 
 def _block(
-    z: Tensor, index: Tensor, teacher: Tensor, alpha: float, with_grad: bool
+    z: Tensor, label: Tensor, teacher: Tensor, alpha: float, with_grad: bool
 ) -> Tuple[List[Tensor], Optional[Tensor]]:
-    """The fields of :class:`TokenTerms` and ∂R/∂z of logits (n, K); index: (n, 1); teacher: (n, K)."""
-    _, p, log_s, nll, entropy = predict(z, index)
+    """The fields of :class:`TokenTerms` and ∂R/∂z of logits (n, K); label: (n, 1); teacher: (n, K)."""
+    _, p, log_s, nll, entropy = predict(z, label)
     t = teacher.to(z.dtype)
     log_p = (z - z.amax(dim=-1, keepdim=True)).sub_(log_s[:, None])
     # 0·log(0/p) is 0, also for a p of 0
@@ -58,5 +92,5 @@ def _block(
     terms = [times(1 - alpha, nll) + times(alpha, divergence), nll, entropy]
     if not with_grad:
         return terms, None
-    grad = p.sub_(t, alpha=alpha)
-    return terms, grad.scatter_add_(-1, index, torch.full_like(nll, alpha - 1)[:, None])
+    grad = overwritable(p).sub_(t, alpha=alpha)
+    return terms, add_at_label(grad, label, torch.full_like(nll, alpha - 1))

@@ -16,10 +16,11 @@ from typing import List, Optional, Tuple
 import torch
 from torch import Tensor
 
-from .blockwise import TokenTerms, check_not_negative, predict, token_terms
+from .blockwise import TokenTerms, add_at_label, check_not_negative, predict, token_terms
+from .posterior import Odds, log_posterior_rows
 
 
-def focal_terms(logits: Tensor, target: Tensor, gamma: float = 2.0, ignore_index: int = -100) -> TokenTerms:
+def focal_terms(logits: Tensor, target: Tensor, gamma: float = 2.0, ignore_index: Optional[int] = -100) -> TokenTerms:
     """The focal loss for every token; with γ = 0 it is cross-entropy.
 
     Args:
@@ -27,10 +28,10 @@ def focal_terms(logits: Tensor, target: Tensor, gamma: float = 2.0, ignore_index
             float32 (float64 for float64), and so are the results.
         target: (N,), int64, class indices or ``ignore_index``.
         gamma: exponent γ ≥ 0.
-        ignore_index: targets of this value have no loss and no gradient.
+        ignore_index: targets of this value have no loss and no gradient; None ignores nothing.
 
     Returns:
-        :class:`TokenTerms`; only ``loss`` is differentiable, and once.
+        :class:`TokenTerms`; only ``loss`` is differentiable.
 
     Raises:
         ValueError: an option out of range, shapes that do not fit, or fewer than two classes.
@@ -40,7 +41,7 @@ def focal_terms(logits: Tensor, target: Tensor, gamma: float = 2.0, ignore_index
 
 
 def anti_focal_terms(
-    logits: Tensor, target: Tensor, alpha: float = 0.5, gamma: float = 1.0, ignore_index: int = -100
+    logits: Tensor, target: Tensor, alpha: float = 0.5, gamma: float = 1.0, ignore_index: Optional[int] = -100
 ) -> TokenTerms:
     """The anti-focal loss for every token; with α = 0 or γ = 0 it is cross-entropy.
 
@@ -54,9 +55,56 @@ def anti_focal_terms(
     return token_terms(partial(_block, a=alpha, gamma=gamma), logits, target, ignore_index)
 
 
-def _block(z: Tensor, index: Tensor, a: float, gamma: float, with_grad: bool) -> Tuple[List[Tensor], Optional[Tensor]]:
-    """The fields of :class:`TokenTerms` and ∂R/∂z of logits (n, K); index: (n, 1)."""
-    _, p, _, nll, entropy = predict(z, index)
+def focal_log_posterior(logits: Tensor, gamma: float = 2.0) -> Tensor:
+    """log y of the distribution y that a model trained with the focal loss predicts as p.
+
+    The mean over y of a loss φ(p_k) is minimal where y_j·φ'(p_j) is the same for all classes j (the gradient in z_j is
+    y_j·φ'(p_j)·p_j − p_j·Σ_k y_k·φ'(p_k)·p_k), so y_j ∝ −1/φ'(p_j) = p / ((1−p)^γ − γ·p·(1−p)^(γ−1)·log p). The order
+    of the classes is that of p.
+
+    Args:
+        logits: (…, K), see :func:`focal_terms`; those of −inf stay −inf.
+        gamma: that of the training.
+
+    Returns:
+        (…, K), float32, or float64 for float64; see :mod:`.posterior` for its floor.
+
+    Raises:
+        ValueError: an option out of range, or fewer than two classes.
+    """
+    check_not_negative("gamma", gamma)
+    return log_posterior_rows(partial(_odds, a=-1.0, gamma=gamma), logits)
+
+
+def anti_focal_log_posterior(logits: Tensor, alpha: float = 0.5, gamma: float = 1.0) -> Tensor:
+    """The same of the anti-focal loss: y ∝ p / ((1+αp)^γ + γα·p·(1+αp)^(γ−1)·log p).
+
+    The loss must fall with p for this: it does where γ·α is at most e, the options of the paper among them. Beyond,
+    probabilities at which it rises are no minimum, and get as much as there is.
+
+    Args:
+        alpha: that of the training.
+
+    For the other arguments, the result and the errors see :func:`focal_log_posterior`.
+    """
+    check_not_negative("alpha", alpha)
+    check_not_negative("gamma", gamma)
+    return log_posterior_rows(partial(_odds, a=alpha, gamma=gamma), logits)
+
+
+def _odds(odds: Odds, a: float, gamma: float) -> Tensor:
+    """Up to a factor for each row, p / (b^γ + γ·a·p·b^(γ−1)·log p) with b = 1 + a·p, (n, K)."""
+    log_p = odds.x - odds.s.log()
+    # 1 − p of a p near 1 is Σ of the others; b is above 0 so that ratios and logarithms are numbers
+    base = (-torch.expm1(log_p) if a == -1 else 1 + a * log_p.exp()).clamp(min=torch.finfo(log_p.dtype).tiny)
+    bracket = 1 + gamma * a * log_p.exp() * log_p / base
+    log_y = log_p - gamma * base.log() - bracket.clamp(min=torch.finfo(log_p.dtype).eps).log()
+    return (log_y - log_y.amax(dim=-1, keepdim=True)).exp()
+
+
+def _block(z: Tensor, label: Tensor, a: float, gamma: float, with_grad: bool) -> Tuple[List[Tensor], Optional[Tensor]]:
+    """The fields of :class:`TokenTerms` and ∂R/∂z of logits (n, K); label: (n, 1)."""
+    _, p, _, nll, entropy = predict(z, label)
     p_k = torch.exp(-nll)
     base = 1 + a * p_k
     weight = base**gamma
@@ -66,5 +114,5 @@ def _block(z: Tensor, index: Tensor, a: float, gamma: float, with_grad: bool) ->
     p_log_p = -p_k * nll.masked_fill(p_k == 0, 0.0)
     # tends to 0 with the base, although its last factor is infinite there if γ < 1
     slope_of_weight = (gamma * a * p_log_p * base ** (gamma - 1)).masked_fill_(base == 0, 0.0)
-    grad = p.scatter_add_(-1, index, -torch.ones_like(nll)[:, None])
+    grad = add_at_label(p, label, -torch.ones_like(nll))
     return terms, grad.mul_((weight + slope_of_weight)[:, None])

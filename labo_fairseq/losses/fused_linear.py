@@ -4,18 +4,25 @@ A chunk of tokens is projected, its loss taken, its logits overwritten with thei
 into the gradients of hidden states, weight and bias: in the forward pass, so each chunk is projected once.
 
 float16 is the exception. There a gradient must be scaled before it is rounded, and the scale is known in the
-backward pass alone, which therefore projects each chunk a second time.
+backward pass alone, which therefore projects each chunk a second time. Second derivatives, ``torch.func`` and
+``torch.compile`` are exceptions too: they need the logits whole.
 """
 
-import math
-from typing import Iterator, List, Optional, Tuple, Union
+from typing import Any, Iterator, List, Optional, Tuple, Union
 
 import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from .blockwise import loss_and_constants
-from .labo import ADAPTIVE, LaboLoss, LaboTerms, check_options, labo_rows
+from .blockwise import (
+    check_classes,
+    is_compiling,
+    is_transformed,
+    loss_and_constants,
+    targets_and_mask,
+    whole_gradient,
+)
+from .labo import ADAPTIVE, LaboOptions, LaboTerms, UniformSmoothing, labo_kernel, labo_terms_with
 
 # Logits in a chunk: enough rows to keep a matrix product busy, few beside those of a batch.
 _CHUNK_ELEMENTS = 1 << 23
@@ -29,10 +36,10 @@ def linear_labo_terms(
     tau: float = 1.25,
     alpha: Union[str, float] = ADAPTIVE,
     rho: float = 0.5,
-    ignore_index: int = -100,
+    ignore_index: Optional[int] = -100,
     bias: Optional[Tensor] = None,
 ) -> LaboTerms:
-    """:func:`labo_terms` of the logits ``hidden @ weight.T + bias``, differentiable in all three, once.
+    """:func:`labo_terms` of the logits ``hidden @ weight.T + bias``, differentiable in all three.
 
     Args:
         hidden: (N, D), under autocast of any dtype, otherwise of the dtype of ``weight``.
@@ -44,7 +51,7 @@ def linear_labo_terms(
     Raises:
         ValueError: an option out of range, shapes that do not fit, or fewer than two classes.
     """
-    return _terms(hidden, weight, bias, target, ignore_index, tau, check_options(tau, alpha, rho), rho)
+    return linear_labo_terms_with(LaboOptions(tau, alpha, rho), hidden, weight, target, ignore_index, bias)
 
 
 def linear_smoothed_terms(
@@ -52,18 +59,49 @@ def linear_smoothed_terms(
     weight: Tensor,
     target: Tensor,
     epsilon: float,
-    ignore_index: int = -100,
+    ignore_index: Optional[int] = -100,
     bias: Optional[Tensor] = None,
 ) -> LaboTerms:
     """The terms of fairseq's label smoothing, which spreads ``epsilon`` over the K − 1 classes beside the target.
 
     For the other arguments and the errors see :func:`linear_labo_terms`.
     """
-
     k = weight.size(0)
     # Eq. 1 spreads α over all K classes: its α is the larger one
-    alpha = epsilon * k / max(k - 1, 1)
-    return _terms(hidden, weight, bias, target, ignore_index, math.inf, alpha, rho=0.5)
+    options = UniformSmoothing(epsilon * k / max(k - 1, 1))
+    return linear_labo_terms_with(options, hidden, weight, target, ignore_index, bias)
+
+
+def linear_labo_terms_with(
+    options: LaboOptions,
+    hidden: Tensor,
+    weight: Tensor,
+    target: Tensor,
+    ignore_index: Optional[int] = -100,
+    bias: Optional[Tensor] = None,
+    support: Optional[Tensor] = None,
+    token_weight: Optional[Tensor] = None,
+) -> LaboTerms:
+    """:func:`linear_labo_terms` of options that are checked already.
+
+    Args:
+        support: (K,), bool, as in :func:`.labo.labo_terms_with`.
+        token_weight: (N,), a constant that ``loss`` is multiplied by. Multiplying afterwards gives the same and
+            projects each chunk twice.
+    """
+    if hidden.dim() != 2 or weight.dim() != 2 or hidden.size(1) != weight.size(1) or target.shape != hidden.shape[:1]:
+        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in (hidden, weight, target))
+        raise ValueError(f"hidden (N, D), weight (K, D) and target (N,) are needed, not {shapes}")
+    check_classes(weight.size(0))
+    if is_compiling() or any(is_transformed(tensor) for tensor in (hidden, weight, bias) if tensor is not None):
+        terms = labo_terms_with(options, linear(hidden, weight, bias), target, ignore_index, support)
+        return terms if token_weight is None else terms._replace(loss=terms.loss * token_weight)
+    target, ignored = targets_and_mask(target, ignore_index)
+    hidden, weight, bias = _as_multiplied(hidden, weight, bias)
+    beside = () if support is None else (support.expand(len(hidden), -1),)
+    kernel = labo_kernel(options, hidden, plain=support is not None)
+    early = torch.is_grad_enabled() and hidden.dtype != torch.float16
+    return LaboTerms(*_LinearLoss.apply(hidden, weight, bias, target, ignored, token_weight, kernel, early, *beside))
 
 
 def linear_argmax(hidden: Tensor, weight: Tensor, bias: Optional[Tensor] = None) -> Tensor:
@@ -76,76 +114,41 @@ def linear_argmax(hidden: Tensor, weight: Tensor, bias: Optional[Tensor] = None)
     return best
 
 
-class LinearLaboLoss(LaboLoss):
-    """:class:`LaboLoss` of a linear layer's output, for large vocabularies: the logits are never whole in memory.
-
-    >>> loss = LinearLaboLoss(tau=1.25)(hidden, layer.weight, target, layer.bias)
-
-    Shapes: hidden (…, D), weight (K, D), target (…), bias (K) or None. The options are those of ``LaboLoss``.
-
-    Raises:
-        ValueError: an option out of range, or shapes that do not fit.
-    """
-
-    def forward(  # type: ignore[override]
-        self, hidden: Tensor, weight: Tensor, target: Tensor, bias: Optional[Tensor] = None
-    ) -> Tensor:
-        if target.shape != hidden.shape[:-1]:
-            raise ValueError(f"hidden {tuple(hidden.shape)} and target {tuple(target.shape)} do not fit each other")
-        rows, options = hidden.reshape(-1, hidden.size(-1)), (self.tau, self.alpha, self.rho, self.ignore_index)
-        return self.reduce(linear_labo_terms(rows, weight, target.reshape(-1), *options, bias).loss, target)
-
-
-class _LinearLabo(torch.autograd.Function):
+class _LinearLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, hidden, weight, bias, target, ignored, options, differentiable):  # type: ignore[override]
-        early = differentiable and hidden.dtype != torch.float16
+    def forward(  # type: ignore[no-untyped-def, override]
+        ctx, hidden, weight, bias, target, ignored, token_weight, kernel, early, *beside
+    ):
         needed = ctx.needs_input_grad[:3] if early else (False,) * 3
-        terms, grads = _project_and_reduce(hidden, weight, bias, target, ignored, options, needed)
-        ctx.grads, ctx.options = grads if early else None, options
-        ctx.save_for_backward(hidden, weight, bias, target, ignored)
+        terms, grads = _project_and_reduce(hidden, weight, bias, target, ignored, beside, kernel, needed, token_weight)
+        if token_weight is not None:
+            terms[0].mul_(token_weight)
+        ctx.grads, ctx.kernel = grads if early else None, kernel
+        ctx.save_for_backward(hidden, weight, bias, target, ignored, token_weight, *beside)
         return loss_and_constants(ctx, terms)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, grad_loss, *_):  # type: ignore[override]
+    def backward(ctx, grad_loss, *_):  # type: ignore[no-untyped-def, override]
         # Given away, for whoever gets them may write to them, be it through a view: a second use computes them again.
         grads, ctx.grads = ctx.grads, None
+        hidden, weight, bias, target, ignored, token_weight, *beside = ctx.saved_tensors
+        needed = ctx.needs_input_grad[:3]
         # Tokens are already summed in the gradient of the weight: too late for a scale of their own.
-        if grads is None or not grad_loss.eq(grad_loss[:1]).all():
-            _, grads = _project_and_reduce(*ctx.saved_tensors, ctx.options, ctx.needs_input_grad[:3], grad_loss)
+        if torch.is_grad_enabled() or grads is None or not grad_loss.eq(grad_loss[:1]).all():
+            scale = grad_loss if token_weight is None else grad_loss * token_weight
+            if torch.is_grad_enabled():  # the gradients will be differentiated in turn
+                logits = linear(hidden, weight, bias)
+                grad = whole_gradient(ctx.kernel.block, logits, target, ignored, tuple(beside), scale)
+                made = (lambda: grad @ weight, lambda: grad.t() @ hidden, lambda: grad.sum(dim=0))
+                grads = [make() if need else None for make, need in zip(made, needed)]
+            else:
+                inputs = (hidden, weight, bias, target, ignored, tuple(beside))
+                _, grads = _project_and_reduce(*inputs, ctx.kernel, needed, scale)
         elif not grad_loss.eq(1).all():
             for grad in grads:
                 if grad is not None:
                     grad.mul_(grad_loss[0])
-        return (*grads, None, None, None, None)
-
-
-def _terms(
-    hidden: Tensor,
-    weight: Tensor,
-    bias: Optional[Tensor],
-    target: Tensor,
-    ignore_index: int,
-    tau: float,
-    alpha: Optional[float],
-    rho: float,
-) -> LaboTerms:
-    if hidden.dim() != 2 or weight.dim() != 2 or hidden.size(1) != weight.size(1) or target.shape != hidden.shape[:1]:
-        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in (hidden, weight, target))
-        raise ValueError(f"hidden (N, D), weight (K, D) and target (N,) are needed, not {shapes}")
-    if weight.size(0) < 2:
-        raise ValueError(f"at least two classes are needed, not {weight.size(0)}")
-    ignored = target.eq(ignore_index)
-    return LaboTerms(
-        *_LinearLabo.apply(
-            *_as_multiplied(hidden, weight, bias),
-            target.masked_fill(ignored, 0),
-            ignored,
-            (tau, alpha, rho),
-            torch.is_grad_enabled(),
-        )
-    )
+        return (*grads, *(None,) * (5 + len(beside)))
 
 
 def _project_and_reduce(
@@ -154,20 +157,22 @@ def _project_and_reduce(
     bias: Optional[Tensor],
     target: Tensor,
     ignored: Tensor,
-    options: Tuple[float, Optional[float], float],
+    beside: Tuple[Tensor, ...],
+    kernel: Any,
     needed: Tuple[bool, ...],
     scale: Optional[Tensor] = None,
 ) -> Tuple[Tensor, List[Optional[Tensor]]]:
-    """The terms (5, N), and the gradients of hidden, weight and bias as far as they are ``needed``."""
+    """The terms (5, N), and the gradients of hidden, weight and bias as far as they are ``needed``, ``scale``-fold."""
     wide = torch.promote_types(hidden.dtype, torch.float32)
-    terms = torch.empty(5, hidden.size(0), dtype=wide, device=hidden.device)
+    terms = torch.empty(len(LaboTerms._fields), hidden.size(0), dtype=wide, device=hidden.device)
     hidden_grad = torch.empty_like(hidden) if needed[0] else None
     weight_grad = torch.zeros(weight.shape, dtype=wide, device=weight.device) if needed[1] else None
     bias_grad = torch.zeros(weight.size(0), dtype=wide, device=weight.device) if needed[2] else None
     for rows, logits in _chunks(hidden, weight, bias):
         grad = logits if any(needed) else None
         part = None if scale is None else scale[rows]
-        terms[:, rows] = labo_rows(logits, target[rows], ignored[rows], *options, grad, part)
+        slices = tuple(tensor[rows] for tensor in beside)
+        terms[:, rows] = kernel.reduce(logits, target[rows], ignored[rows], slices, grad, part)
         if hidden_grad is not None:
             torch.mm(logits, weight, out=hidden_grad[rows])
         if weight_grad is not None:
@@ -182,7 +187,7 @@ def _project_and_reduce(
 
 
 def _chunks(hidden: Tensor, weight: Tensor, bias: Optional[Tensor]) -> Iterator[Tuple[slice, Tensor]]:
-    """Rows and their logits, in memory that the next chunk uses again."""
+    """Slices of the rows and their logits, in memory that the next chunk uses again."""
     n, k = hidden.size(0), weight.size(0)
     size = max(_CHUNK_ROWS, _CHUNK_ELEMENTS // k)
     memory = torch.empty(min(size, n), k, dtype=hidden.dtype, device=hidden.device)

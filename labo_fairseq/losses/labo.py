@@ -13,13 +13,44 @@ The gradient is the same whether ``P*`` is held constant or not, because ``P*`` 
 
 import importlib.util
 import math
+from dataclasses import dataclass
 from functools import partial
-from typing import List, NamedTuple, Optional, Tuple, Union
+from typing import Any, List, NamedTuple, Optional, Tuple, Union
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from .blockwise import differentiable_rows, predict, reduce_rows, rows_and_mask
+from .blockwise import (
+    BlockKernel,
+    add_at_label,
+    add_product,
+    at_label,
+    check_classes,
+    check_not_negative,
+    differentiable_terms,
+    overwritable,
+    predict,
+    rows_and_mask,
+)
+from .posterior import Odds, entropy_of, log_posterior_rows
+
+
+def _block(
+    z: Tensor, label: Tensor, support: Optional[Tensor] = None, *, options: "LaboOptions", with_grad: bool
+) -> Tuple[List[Tensor], Optional[Tensor]]:
+    """The formula: the fields of :class:`LaboTerms` and ∂R/∂z of logits (n, K)."""
+    x, p, log_s, nll, entropy = predict(z, label)  # x = z − max z, log_s = lse(x)
+    p_star, annealed = _anneal(x, options.tau, support)  # P*, τ·lse(x/τ) − τ·log K
+    alpha = options.mass(entropy, z.size(-1))
+    loss = torch.where(alpha == 1, torch.zeros_like(nll), (1 - alpha) * nll) + alpha * (log_s - annealed)
+    p_star_k = at_label(p_star, label)
+    if options.z_loss:
+        loss, p = _add_z_loss(options.z_loss, z, log_s, loss, p)
+    grad = add_product(add_at_label(p, label, alpha - 1), p_star, -alpha[:, None]) if with_grad else None
+    return [loss, nll, alpha, entropy, p_star_k], grad
+
+
+# What follows is plumbing: the options, the parts of the formula, and where it is computed.
 
 ADAPTIVE = "adaptive"
 
@@ -37,69 +68,61 @@ class LaboTerms(NamedTuple):
     p_star: Tensor  # P*_k, what the smoothing distribution gives the ground truth
 
 
-def labo_rows(
-    logits: Tensor,
-    target: Tensor,
-    ignored: Tensor,
-    tau: float,
-    alpha: Optional[float],
-    rho: float,
-    grad: Optional[Tensor] = None,
-    scale: Optional[Tensor] = None,
-) -> Tensor:
-    """The fields of :class:`LaboTerms` as one tensor (5, N), without autograd.
+@dataclass(frozen=True)
+class LaboOptions:
+    """The options of the objective, checked once.
 
     Args:
-        target: (N,), any class index where ``ignored``, (N,) bool, is true.
-        tau: above 0; infinity makes ``P*`` uniform (Remark 3).
-        alpha: a number, or None where it is adaptive.
-        grad: (N, K), takes ``scale``·∂R/∂z where it is given. It may be ``logits`` itself.
-        scale: (N,), one where it is not given. It is applied before rounding to the dtype of ``grad``.
+        tau: temperature τ = β/α > 0 of the smoothing distribution ``P* = softmax(z/τ)``.
+        alpha: smoothing mass α in [0, 1], or ``"adaptive"`` for Eq. 16.
+        rho: ρ in [0.5, 1] of Eq. 16; ignored where α is fixed.
+        z_loss: weight of lse(z)², which keeps the logits of a long training near 0; not in the paper, so 0.
+
+    Raises:
+        ValueError: an option is out of range; the message names it, its value and its range.
     """
-    if uses_triton(logits, tau):
-        from . import triton_kernels
 
-        return triton_kernels.labo_rows(logits, target, ignored, tau, alpha, rho, grad, scale)
-    return reduce_rows(
-        partial(_block, tau=tau, alpha=alpha, rho=rho), len(LaboTerms._fields), logits, target, ignored, grad, scale
-    )
+    tau: float = 1.25
+    alpha: Union[str, float] = ADAPTIVE
+    rho: float = 0.5
+    z_loss: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (0 < self.tau < math.inf):
+            raise ValueError(f"tau is {self.tau}: it must be a finite number above 0")
+        if not 0.5 <= self.rho <= 1:
+            raise ValueError(f"rho is {self.rho}: it must lie in [0.5, 1]")
+        check_not_negative("z_loss", self.z_loss)
+        if self.alpha == ADAPTIVE:
+            return
+        try:
+            alpha = float(self.alpha)
+        except (TypeError, ValueError):
+            alpha = math.nan
+        if not 0 <= alpha <= 1:
+            raise ValueError(f"alpha is {self.alpha}: it must be 'adaptive' or a number in [0, 1]")
+        object.__setattr__(self, "alpha", alpha)
+
+    @property
+    def fixed_alpha(self) -> Optional[float]:
+        """α as a number, or None where it is adaptive."""
+        return None if isinstance(self.alpha, str) else self.alpha
+
+    def mass(self, entropy: Tensor, k: int) -> Tensor:
+        """α of tokens whose prediction has the entropy (n,), in a vocabulary of size ``k``."""
+        fixed = self.fixed_alpha
+        return 1 - self.rho * entropy / math.log(k) if fixed is None else torch.full_like(entropy, fixed)
 
 
-def _block(
-    z: Tensor, index: Tensor, tau: float, alpha: Optional[float], rho: float, with_grad: bool
-) -> Tuple[List[Tensor], Optional[Tensor]]:
-    """The fields of :class:`LaboTerms` and ∂R/∂z of logits (n, K); index: (n, 1)."""
-    x, p, log_s, nll, entropy = predict(z, index)
-    p_star, annealed = _anneal(x, tau)
-    a = 1 - rho * entropy / math.log(z.size(-1)) if alpha is None else torch.full_like(nll, alpha)
-    # 0·inf is 0 here: a target of probability 0 costs nothing when its label has no mass
-    cross_entropy = torch.where(a == 1, torch.zeros_like(nll), (1 - a) * nll)
-    loss = cross_entropy + a * (log_s - annealed)
-    terms = [loss, nll, a, entropy, p_star.gather(-1, index).squeeze(-1)]
-    if not with_grad:
-        return terms, None
-    p.scatter_add_(-1, index, a[:, None] - 1)
-    return terms, p.addcmul_(p_star, -a[:, None])
+class UniformSmoothing(LaboOptions):
+    """Label smoothing as a case of LABO (Remark 3): ``P*`` is uniform, which is τ = ∞, and α is the mass ε.
 
+    Smoothing that spares the target class has the mass ε·K/(K − 1), which may be above 1.
+    """
 
-def uses_triton(logits: Tensor, tau: float) -> bool:
-    """Whether the kernels of :mod:`.triton_kernels` serve these logits: on a GPU, unless sums need more digits."""
-    wide = logits.dtype == torch.float64 or tau > _LARGE_TAU
-    return logits.is_cuda and not wide and importlib.util.find_spec("triton") is not None
-
-
-def _anneal(x: Tensor, tau: float) -> Tuple[Tensor, Tensor]:
-    """P* of logits (n, K) whose maximum is 0, and τ·(lse(x/τ) − log K), (n,). Overwrites ``x``."""
-    k = x.size(-1)
-    if tau == math.inf:
-        return torch.full_like(x, 1 / k), x.mean(dim=-1)
-    x.mul_(1 / tau)
-    p_star = x.softmax(dim=-1)
-    log_mean = -p_star.amax(dim=-1).log() - math.log(k)
-    if tau > _LARGE_TAU:
-        mean = x.expm1_().mean(dim=-1)
-        log_mean = torch.where(mean > -0.5, mean.log1p(), log_mean)
-    return p_star, tau * log_mean
+    def __init__(self, epsilon: float, z_loss: float = 0.0) -> None:
+        for name, value in (("tau", math.inf), ("alpha", epsilon), ("rho", 0.5), ("z_loss", z_loss)):
+            object.__setattr__(self, name, value)
 
 
 def labo_terms(
@@ -108,99 +131,146 @@ def labo_terms(
     tau: float = 1.25,
     alpha: Union[str, float] = ADAPTIVE,
     rho: float = 0.5,
-    ignore_index: int = -100,
+    ignore_index: Optional[int] = -100,
 ) -> LaboTerms:
     """LABO's objective for every token (Eq. 14), with the quantities worth watching.
 
     Args:
         logits: (N, K), float16, bfloat16, float32 or float64. ``-inf`` masks a class. Sums are taken in
             float32 (float64 for float64), and so are the results.
-        target: (N,), int64, class indices or ``ignore_index``.
-        tau: temperature τ = β/α > 0 of the smoothing distribution ``P* = softmax(z/τ)``.
-        alpha: smoothing mass α in [0, 1], or ``"adaptive"`` for Eq. 16.
-        rho: ρ in [0.5, 1] of Eq. 16; ignored where α is fixed.
-        ignore_index: targets of this value have no loss and no gradient.
+        target: (N,), int64, class indices or ``ignore_index``; or (N, K), floating point, distributions over the
+            classes, whose mean then takes the place of what is said of the ground truth.
+        tau, alpha, rho: see :class:`LaboOptions`.
+        ignore_index: targets of this value have no loss and no gradient; None ignores nothing.
 
     Returns:
-        :class:`LaboTerms`; only ``loss`` is differentiable, and once.
+        :class:`LaboTerms`; only ``loss`` is differentiable. Its second derivative is the derivative of the gradient
+        that it returns, ``p − (1−α)·onehot(k) − α·P*``, in which α and ``P*`` depend on the logits.
 
     Raises:
         ValueError: an option out of range, shapes that do not fit, or fewer than two classes.
     """
-    fixed = check_options(tau, alpha, rho)
-    target, ignored = rows_and_mask(logits, target, ignore_index)
-    if uses_triton(logits, tau):
-        from .triton_kernels import TritonLabo
-
-        return LaboTerms(*TritonLabo.apply(logits, target, ignored, tau, fixed, rho))
-    rows = partial(labo_rows, tau=tau, alpha=fixed, rho=rho)
-    return LaboTerms(*differentiable_rows(rows, logits, target, ignored))
+    return labo_terms_with(LaboOptions(tau, alpha, rho), logits, target, ignore_index)
 
 
-class LaboLoss(nn.Module):
-    """LABO as a drop-in for :class:`torch.nn.CrossEntropyLoss`, in any PyTorch trainer.
-
-    >>> loss = LaboLoss(tau=1.25)(logits, target)
-
-    Shapes are those of ``CrossEntropyLoss`` with class indices: logits (K), (N, K) or (N, K, d1, …), target
-    (), (N) or (N, d1, …). The one difference: the mean over no token at all is 0, not NaN. There is no
-    smoothing warm-up (Algorithm 1) in here; use ``CrossEntropyLoss(label_smoothing=0.1)`` for the first updates.
+def labo_terms_with(
+    options: LaboOptions,
+    logits: Tensor,
+    target: Tensor,
+    ignore_index: Optional[int] = -100,
+    support: Optional[Tensor] = None,
+) -> LaboTerms:
+    """:func:`labo_terms` of options that are checked already.
 
     Args:
-        tau, alpha, rho, ignore_index: see :func:`labo_terms`.
-        reduction: ``"mean"`` over the tokens that are not ignored, ``"sum"`` or ``"none"``.
+        support: (K,) or (N, K), bool, the classes that smoothing may give mass to. ``P*`` is 0 on all others, and
+            K in τ·log K is their number (masked label smoothing, Chen et al., 2022). None stands for all classes.
+    """
+    if target.is_floating_point():
+        if logits.dim() != 2 or target.shape != logits.shape:
+            raise ValueError(
+                f"logits (N, K) and soft targets (N, K) are needed, not {tuple(logits.shape)} and {tuple(target.shape)}"
+            )
+        check_classes(logits.size(1))
+        ignored = torch.zeros(len(target), dtype=torch.bool, device=target.device)
+    else:
+        target, ignored = rows_and_mask(logits, target, ignore_index)
+    kernel = labo_kernel(options, logits, plain=support is not None or target.is_floating_point())
+    beside = () if support is None else (support.expand(logits.shape),)
+    return LaboTerms(*differentiable_terms(kernel, logits, target, ignored, beside))
+
+
+def labo_log_posterior(
+    logits: Tensor, tau: float = 1.25, alpha: Union[str, float] = ADAPTIVE, rho: float = 0.5
+) -> Tensor:
+    """log y of the distribution y = (p − α·P*)/(1−α) that a model trained with LABO predicts as p.
+
+    At its minimum the mean of the objective over y has the gradient p − (1−α)·y − α·P* = 0; α (Eq. 16) and P* are
+    those of p. For τ ≥ 1 the order of the classes is that of p. Below 1 the objective may have several minima,
+    and y is the distribution for which p is one of them.
+
+    Args:
+        logits: (…, K), see :func:`labo_terms`; those of −inf stay −inf.
+        tau, alpha, rho: those of the training, see :class:`LaboOptions`.
+
+    Returns:
+        (…, K), float32, or float64 for float64; see :mod:`.posterior` for its floor.
 
     Raises:
-        ValueError: an option out of range, or shapes that do not fit.
+        ValueError: an option out of range, α = 1, which leaves nothing of the labels, or fewer than two classes.
     """
-
-    def __init__(
-        self,
-        tau: float = 1.25,
-        alpha: Union[str, float] = ADAPTIVE,
-        rho: float = 0.5,
-        ignore_index: int = -100,
-        reduction: str = "mean",
-    ) -> None:
-        super().__init__()
-        check_options(tau, alpha, rho)
-        if reduction not in ("mean", "sum", "none"):
-            raise ValueError(f"reduction is {reduction!r}: it must be 'mean', 'sum' or 'none'")
-        self.tau, self.alpha, self.rho = tau, alpha, rho
-        self.ignore_index, self.reduction = ignore_index, reduction
-
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        rows = logits if logits.dim() == 1 else logits.movedim(1, -1)
-        if logits.dim() == 0 or target.shape != rows.shape[:-1]:
-            raise ValueError(f"logits {tuple(logits.shape)} and target {tuple(target.shape)} do not fit each other")
-        flat = rows.reshape(-1, rows.size(-1))
-        loss = labo_terms(flat, target.reshape(-1), self.tau, self.alpha, self.rho, self.ignore_index).loss
-        return self.reduce(loss, target)
-
-    def reduce(self, loss: Tensor, target: Tensor) -> Tensor:
-        """The losses (N,) of all tokens as ``reduction`` says, for a ``target`` of N elements."""
-        if self.reduction == "none":
-            return loss.view(target.shape)
-        if self.reduction == "sum":
-            return loss.sum()
-        return loss.sum() / target.ne(self.ignore_index).sum().clamp(min=1)
-
-    def extra_repr(self) -> str:
-        return f"tau={self.tau}, alpha={self.alpha}, rho={self.rho}, reduction={self.reduction!r}"
+    return labo_log_posterior_with(LaboOptions(tau, alpha, rho), logits)
 
 
-def check_options(tau: float, alpha: Union[str, float], rho: float) -> Optional[float]:
-    """α as a number, or None where it is adaptive; ValueError names the option, its value and its range."""
-    if not (0 < tau < math.inf):
-        raise ValueError(f"tau is {tau}: it must be a finite number above 0")
-    if not 0.5 <= rho <= 1:
-        raise ValueError(f"rho is {rho}: it must lie in [0.5, 1]")
-    if alpha == ADAPTIVE:
-        return None
-    try:
-        fixed = float(alpha)
-    except (TypeError, ValueError):
-        fixed = math.nan
-    if not 0 <= fixed <= 1:
-        raise ValueError(f"alpha is {alpha}: it must be 'adaptive' or a number in [0, 1]")
-    return fixed
+def labo_log_posterior_with(options: LaboOptions, logits: Tensor, support: Optional[Tensor] = None) -> Tensor:
+    """:func:`labo_log_posterior` of options that are checked already; ``support`` is that of the training."""
+    alpha = options.fixed_alpha
+    if alpha is not None and alpha >= 1:
+        raise ValueError("alpha is 1: labels had no part in the training, and nothing can be told of them")
+    beside = () if support is None else (support.expand(logits.shape),)
+    return log_posterior_rows(partial(_odds, options=options), logits, *beside)
+
+
+def labo_kernel(options: LaboOptions, logits: Tensor, plain: bool = False) -> Any:
+    """What computes the objective of logits on this device and of this dtype.
+
+    Triton kernels on a GPU that has them, unless sums need more digits or the targets are not ``plain`` indices;
+    a :class:`~labo_fairseq.losses.blockwise.BlockKernel` for everything else.
+    """
+    kernel = BlockKernel(partial(_block, options=options), len(LaboTerms._fields))
+    needs_digits = logits.dtype == torch.float64 or options.tau > _LARGE_TAU
+    if plain or needs_digits or not logits.is_cuda or importlib.util.find_spec("triton") is None:
+        return kernel
+    from .triton_kernels import TritonKernel
+
+    return TritonKernel(options, kernel.block)
+
+
+def _odds(odds: Odds, support: Optional[Tensor] = None, *, options: LaboOptions) -> Tensor:
+    """s·(p − α·P*), (n, K)."""
+    alpha = options.mass(entropy_of(odds), odds.x.size(-1))
+    if options.tau == math.inf:
+        annealed = torch.ones_like(odds.x) if support is None else support.to(odds.x.dtype)
+    else:
+        annealed = (odds.x * (1 / options.tau)).exp()
+        annealed = annealed if support is None else annealed * support
+    # One factor for all classes: rounding may not put any other above the first.
+    return odds.e - (alpha * odds.s / annealed.sum(dim=-1, keepdim=True)) * annealed
+
+
+def _anneal(x: Tensor, tau: float, support: Optional[Tensor]) -> Tuple[Tensor, Tensor]:
+    """P* of logits (n, K) whose maximum is 0, and τ·(lse(x/τ) − log K), (n,). Overwrites ``x``."""
+    if support is not None:
+        return _anneal_within(x, tau, support)
+    k = x.size(-1)
+    if tau == math.inf:
+        return torch.full_like(x, 1 / k), x.mean(dim=-1)
+    x = overwritable(x).mul_(1 / tau)
+    p_star = x.softmax(dim=-1)
+    log_mean = -p_star.amax(dim=-1).log() - math.log(k)
+    if tau > _LARGE_TAU:
+        mean = x.expm1_().mean(dim=-1)
+        log_mean = torch.where(mean > -0.5, mean.log1p(), log_mean)
+    return p_star, tau * log_mean
+
+
+def _anneal_within(x: Tensor, tau: float, support: Tensor) -> Tuple[Tensor, Tensor]:
+    """The same over the classes of ``support`` (n, K) alone, whose number takes the place of K."""
+    size = support.sum(dim=-1).to(x.dtype)
+    if tau == math.inf:
+        return support / size[:, None], (x * support).sum(dim=-1) / size
+    x = x.masked_fill(~support, -math.inf)
+    top = x.amax(dim=-1, keepdim=True)
+    x = (x - top) * (1 / tau)
+    p_star = x.softmax(dim=-1)
+    log_mean = -p_star.amax(dim=-1).log() - size.log()
+    if tau > _LARGE_TAU:
+        mean = x.expm1().masked_fill(~support, 0.0).sum(dim=-1) / size
+        log_mean = torch.where(mean > -0.5, mean.log1p(), log_mean)
+    return p_star, top.squeeze(-1) + tau * log_mean
+
+
+def _add_z_loss(weight: float, z: Tensor, log_s: Tensor, loss: Tensor, p: Tensor) -> Tuple[Tensor, Tensor]:
+    """The loss with weight·lse(z)² more, and p with the share of p that this adds to the gradient."""
+    lse = z.amax(dim=-1).detach() + log_s
+    return loss + weight * lse.square(), p * (1 + 2 * weight * lse)[:, None]

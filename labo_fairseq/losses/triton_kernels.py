@@ -9,6 +9,7 @@ imported only where Triton is installed.
 """
 
 import math
+from dataclasses import dataclass
 from typing import Optional, Tuple
 
 import torch
@@ -16,7 +17,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .blockwise import loss_and_constants
+from .blockwise import Block
+from .labo import LaboOptions
 
 _MAX_BLOCK = 4096
 _WARPS = 8
@@ -24,7 +26,7 @@ _WARPS = 8
 
 @triton.jit
 def _statistics(
-    logits, target, ignored, terms, saved, row_stride, n, k, inverse_tau, log_k, alpha, rho,
+    logits, target, ignored, terms, saved, row_stride, n, k, inverse_tau, log_k, alpha, rho, z_loss,
     adaptive: tl.constexpr, block: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0)
@@ -62,7 +64,8 @@ def _statistics(
         # 0·inf is 0 here, as in the PyTorch path
         cross_entropy = tl.where(a == 1, 0.0, (1 - a) * nll)
         loss = cross_entropy + a * (log_s - (tl.log(s_tau) - log_k) / inverse_tau)
-        tl.store(terms + row, loss)
+        lse = m + log_s
+        tl.store(terms + row, loss + z_loss * lse * lse)
         tl.store(terms + n + row, nll)
         tl.store(terms + 2 * n + row, a)
         tl.store(terms + 3 * n + row, entropy)
@@ -75,7 +78,8 @@ def _statistics(
 
 @triton.jit
 def _gradient(
-    logits, target, ignored, saved, scale, grad, row_stride, grad_stride, n, k, inverse_tau, block: tl.constexpr
+    logits, target, ignored, saved, scale, grad, row_stride, grad_stride, n, k, inverse_tau, z_loss,
+    block: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0)
     skip = tl.load(ignored + row) != 0
@@ -88,7 +92,8 @@ def _gradient(
     else:
         factor = tl.load(scale + row).to(tl.float32)
         m = tl.load(saved + row)
-        of_p = factor / tl.load(saved + n + row)
+        s = tl.load(saved + n + row)
+        of_p = factor * (1 + 2 * z_loss * (m + tl.log(s))) / s
         a = tl.load(saved + 3 * n + row)
         of_p_star = factor * a / tl.load(saved + 2 * n + row)
         label = tl.load(target + row)
@@ -101,10 +106,8 @@ def _gradient(
             tl.store(grad + columns, g.to(grad.dtype.element_ty), mask=columns < k)
 
 
-def statistics(
-    logits: Tensor, target: Tensor, ignored: Tensor, tau: float, alpha: Optional[float], rho: float
-) -> Tuple[Tensor, Tensor]:
-    """The terms (5, N) as :func:`.labo.labo_rows` gives them, and what :func:`gradient` needs: (4, N), float32.
+def statistics(options: LaboOptions, logits: Tensor, target: Tensor, ignored: Tensor) -> Tuple[Tensor, Tensor]:
+    """The terms (5, N) of :class:`.labo.LaboTerms`, and what :func:`gradient` needs: (4, N), float32.
 
     Logits are float32 or narrower, (N, K) with rows that are contiguous.
     """
@@ -112,10 +115,12 @@ def statistics(
     terms = torch.empty(5, n, dtype=torch.float32, device=logits.device)
     saved = torch.empty(4, n, dtype=torch.float32, device=logits.device)
     if n:
-        fixed = 0.0 if alpha is None else alpha
+        alpha = options.fixed_alpha
+        inverse_tau, fixed = 1 / options.tau, 0.0 if alpha is None else alpha
         with torch.cuda.device_of(logits):  # Triton launches on the current device
             _statistics[(n,)](
-                *(logits, target, ignored, terms, saved, logits.stride(0), n, k, 1 / tau, math.log(k), fixed, rho),
+                *(logits, target, ignored, terms, saved, logits.stride(0), n, k),
+                *(inverse_tau, math.log(k), fixed, options.rho, options.z_loss),
                 adaptive=alpha is None,
                 block=_block(k),
                 num_warps=_WARPS,
@@ -124,66 +129,82 @@ def statistics(
 
 
 def gradient(
-    logits: Tensor, target: Tensor, ignored: Tensor, saved: Tensor, tau: float, scale: Tensor, grad: Tensor
+    options: LaboOptions,
+    logits: Tensor,
+    target: Tensor,
+    ignored: Tensor,
+    saved: Tensor,
+    scale: Optional[Tensor],
+    grad: Tensor,
 ) -> None:
-    """Write ``scale``·∂R/∂z, (N, K), into ``grad``, which has contiguous rows and may be ``logits``; scale: (N,)."""
+    """Write ``scale``·∂R/∂z, (N, K), into ``grad``, which has contiguous rows and may be ``logits``.
+
+    ``scale`` is (N,), or None for 1.
+    """
     n, k = logits.shape
     if n:
+        scale = torch.ones_like(saved[0]) if scale is None else scale.contiguous()
         with torch.cuda.device_of(logits):
             _gradient[(n,)](
-                *(
-                    logits,
-                    target,
-                    ignored,
-                    saved,
-                    scale.contiguous(),
-                    grad,
-                    logits.stride(0),
-                    grad.stride(0),
-                    n,
-                    k,
-                    1 / tau,
-                ),
+                *(logits, target, ignored, saved, scale, grad, logits.stride(0), grad.stride(0)),
+                *(n, k, 1 / options.tau, options.z_loss),
                 block=_block(k),
                 num_warps=_WARPS,
             )
 
 
-def labo_rows(
-    logits: Tensor,
-    target: Tensor,
-    ignored: Tensor,
-    tau: float,
-    alpha: Optional[float],
-    rho: float,
-    grad: Optional[Tensor] = None,
-    scale: Optional[Tensor] = None,
-) -> Tensor:
-    """What :func:`.labo.labo_rows` does, for logits with contiguous rows."""
-    terms, saved = statistics(logits, target, ignored, tau, alpha, rho)
-    if grad is not None:
-        gradient(logits, target, ignored, saved, tau, torch.ones_like(saved[0]) if scale is None else scale, grad)
-    return terms
+@dataclass(frozen=True)
+class TritonKernel:
+    """What :class:`.blockwise.BlockKernel` is, for class indices as targets and with nothing ``beside`` them.
 
+    Args:
+        options: of the objective.
+        block: the same in PyTorch, for second derivatives.
+    """
 
-class TritonLabo(torch.autograd.Function):
-    """The terms of :func:`.labo.labo_terms`, five tensors (N,), of which the first is differentiable, once."""
+    options: LaboOptions
+    block: Block
 
-    @staticmethod
-    def forward(ctx, logits, target, ignored, tau, alpha, rho):  # type: ignore[override]
-        logits = logits if logits.stride(1) == 1 else logits.contiguous()
-        terms, saved = statistics(logits, target, ignored, tau, alpha, rho)
-        ctx.save_for_backward(logits, target, ignored, saved)
-        ctx.tau = tau
-        return loss_and_constants(ctx, terms)
+    def reduce(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        ignored: Tensor,
+        beside: Tuple[Tensor, ...] = (),
+        grad: Optional[Tensor] = None,
+        scale: Optional[Tensor] = None,
+    ) -> Tensor:
+        """See :meth:`.blockwise.BlockKernel.reduce`."""
+        logits = _contiguous_rows(logits)
+        terms, saved = statistics(self.options, logits, target, ignored)
+        if grad is not None:
+            gradient(self.options, logits, target, ignored, saved, scale, grad)
+        return terms
 
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, grad_loss, *_):  # type: ignore[override]
-        logits, target, ignored, saved = ctx.saved_tensors
+    def reduce_and_save(
+        self, logits: Tensor, target: Tensor, ignored: Tensor, beside: Tuple[Tensor, ...]
+    ) -> Tuple[Tensor, Tuple[Tensor, ...]]:
+        """The terms, and the statistics of each row, which save :meth:`gradient` a pass over the logits."""
+        terms, saved = statistics(self.options, _contiguous_rows(logits), target, ignored)
+        return terms, (saved,)
+
+    def gradient(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        ignored: Tensor,
+        beside: Tuple[Tensor, ...],
+        saved: Tuple[Tensor, ...],
+        scale: Tensor,
+    ) -> Tensor:
+        """``scale``·∂R/∂z, (N, K), of the dtype of the logits."""
         grad = torch.empty(logits.shape, dtype=logits.dtype, device=logits.device)
-        gradient(logits, target, ignored, saved, ctx.tau, grad_loss, grad)
-        return grad, None, None, None, None, None
+        gradient(self.options, _contiguous_rows(logits), target, ignored, saved[0], scale, grad)
+        return grad
+
+
+def _contiguous_rows(logits: Tensor) -> Tensor:
+    return logits if logits.stride(1) == 1 else logits.contiguous()
 
 
 def _block(k: int) -> int:

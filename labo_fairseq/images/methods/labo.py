@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...losses import labo_terms
-from ...losses.labo import ADAPTIVE, check_options
+from ...losses.labo import ADAPTIVE, LaboOptions
 from .base import Batch, Context, Method, check
 
 
@@ -45,7 +45,7 @@ class Labo(Method):
         super().__init__(context)
         check("tau", tau, 0, above=True)
         check("rho", rho, 0.5, 1)
-        check_options(tau, alpha, rho)
+        LaboOptions(tau, alpha, rho)
         check("warmup", warmup, 0, 1)
         check("epsilon", epsilon, 0, 1)
         self.tau, self.alpha, self.rho, self.epsilon = tau, alpha, rho, epsilon

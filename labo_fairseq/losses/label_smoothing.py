@@ -1,0 +1,58 @@
+"""Label smoothing (Szegedy et al., 2016; Eq. 1 of the paper), and cross-entropy, which is that of mass 0.
+
+The losses are PyTorch's and fairseq's own; fused with the projection they are in :mod:`.fused_linear`. Here is what
+turns the prediction of a model that was trained with one of them into a calibrated one.
+"""
+
+from torch import Tensor
+
+from .blockwise import accumulator, check_classes
+from .labo import UniformSmoothing, labo_log_posterior_with
+
+
+def cross_entropy_log_posterior(logits: Tensor) -> Tensor:
+    """log y of the distribution y that a model trained with cross-entropy predicts as p: y = p.
+
+    Args:
+        logits: (…, K).
+
+    Returns:
+        (…, K), float32, or float64 for float64.
+    """
+    return logits.log_softmax(dim=-1, dtype=accumulator(logits))
+
+
+def label_smoothing_log_posterior(logits: Tensor, label_smoothing: float = 0.1, over_others: bool = False) -> Tensor:
+    """log y of the distribution y = (p − ε/K)/(1−ε) that a model trained with label smoothing predicts as p.
+
+    At its minimum the mean of the loss over y has the gradient p − (1−ε)·y − ε/K = 0 (Liang et al., 2022). The order
+    of the classes is that of p.
+
+    Args:
+        logits: (…, K), float16, bfloat16, float32 or float64; those of −inf stay −inf.
+        label_smoothing: the mass ε of the training, in [0, 1).
+        over_others: the training spread ε over the K − 1 classes beside the target, as fairseq does, and not over
+            all K, as :class:`torch.nn.CrossEntropyLoss` does.
+
+    Returns:
+        (…, K), float32, or float64 for float64; see :mod:`.posterior` for its floor.
+
+    Raises:
+        ValueError: an option out of range, or fewer than two classes.
+    """
+    check_smoothing(label_smoothing)
+    k = logits.size(-1)
+    check_classes(k)
+    epsilon = label_smoothing * k / (k - 1) if over_others else label_smoothing
+    if epsilon >= 1:
+        raise ValueError(
+            f"label_smoothing is {label_smoothing}: with {k} classes it leaves the target no more than others"
+        )
+    return labo_log_posterior_with(UniformSmoothing(epsilon), logits)
+
+
+def check_smoothing(epsilon: float) -> float:
+    """ε; ValueError where it is out of range."""
+    if not 0 <= epsilon < 1:
+        raise ValueError(f"label_smoothing is {epsilon}: it must lie in [0, 1)")
+    return epsilon

@@ -1,0 +1,339 @@
+"""The losses as modules, in the place of :class:`torch.nn.CrossEntropyLoss` in any PyTorch trainer."""
+
+import math
+from typing import Any, Dict, List, Optional, Union
+
+import torch
+from torch import Tensor, nn
+
+from .fused_linear import linear_labo_terms_with
+from .label_smoothing import check_smoothing
+from .labo import ADAPTIVE, LaboOptions, UniformSmoothing, labo_log_posterior_with, labo_terms_with
+
+
+class _TokenLoss(nn.Module):
+    """What the modules share: weights of classes and tokens, the classes that smoothing may reach, the reduction."""
+
+    weight: Optional[Tensor]
+    smoothing_support: Optional[Tensor]
+
+    def __init__(
+        self,
+        ignore_index: Optional[int],
+        reduction: str,
+        weight: Optional[Tensor],
+        smoothing_support: Optional[Tensor],
+    ) -> None:
+        super().__init__()
+        if reduction not in ("mean", "sum", "none"):
+            raise ValueError(f"reduction is {reduction!r}: it must be 'mean', 'sum' or 'none'")
+        if weight is not None and weight.dim() != 1:
+            raise ValueError(f"weight {tuple(weight.shape)} does not have the shape (K,)")
+        if smoothing_support is not None:
+            if smoothing_support.dim() != 1 or smoothing_support.dtype != torch.bool:
+                kind = f"{tuple(smoothing_support.shape)}, {smoothing_support.dtype}"
+                raise ValueError(f"smoothing_support is {kind}: it must be (K,), torch.bool")
+            if not smoothing_support.any():
+                raise ValueError("smoothing_support holds no class: smoothing has nowhere to put its mass")
+        self.ignore_index, self.reduction = ignore_index, reduction
+        self.register_buffer("weight", weight)
+        self.register_buffer("smoothing_support", smoothing_support, persistent=False)
+
+    @property
+    def options(self) -> LaboOptions:
+        """Those of the objective at this moment."""
+        raise NotImplementedError
+
+    def log_posterior(self, logits: Tensor, dim: int = -1) -> Tensor:
+        """Calibrated log-probabilities, in closed form, of a model that was trained with this loss.
+
+        The prediction of a regularized model is not what it believes; this undoes the difference exactly, with
+        nothing fitted. It is for evaluation and decoding, in the place of ``log_softmax``.
+
+        Args:
+            logits: any shape.
+            dim: the dimension of the classes.
+
+        Returns:
+            Of the shape of the logits; float32, or float64 for float64. With a class ``weight``, that of the classes
+            as frequent as they are: the order then is not that of the prediction.
+
+        Raises:
+            ValueError: α is 1, or the number of classes does not fit the weights.
+        """
+        rows = logits.movedim(dim, -1)
+        self._check_classes(rows.size(-1))
+        log_y = labo_log_posterior_with(self.options, rows, self.smoothing_support)
+        if self.weight is not None:
+            # the minimum is that of the distribution in which a class is as frequent as its weight makes it
+            log_weight = self.weight.to(log_y.dtype).log()
+            log_y = (log_y - log_weight).masked_fill(self.weight == 0, -math.inf).log_softmax(dim=-1)
+        return log_y.movedim(-1, dim)
+
+    def _check_classes(self, k: int) -> None:
+        for name in ("weight", "smoothing_support"):
+            of_classes = getattr(self, name)
+            if of_classes is not None and of_classes.size(0) != k:
+                raise ValueError(f"{name} {tuple(of_classes.shape)} does not fit {k} classes")
+
+    def _weights(self, target: Tensor, token_weight: Optional[Tensor]) -> Optional[Tensor]:
+        """The factor of the loss of each token, (N,), or None for 1.
+
+        Args:
+            target: class indices of any shape, N elements.
+            token_weight: of the same shape.
+        """
+        flat = None
+        if token_weight is not None:
+            if token_weight.shape != target.shape:
+                shapes = f"{tuple(token_weight.shape)} and target {tuple(target.shape)}"
+                raise ValueError(f"token_weight {shapes} do not fit each other")
+            flat = token_weight.reshape(-1)
+        if self.weight is None:
+            return flat
+        index = target.reshape(-1)
+        if self.ignore_index is not None:
+            index = index.masked_fill(index.eq(self.ignore_index), 0)
+        return self.weight[index] if flat is None else self.weight[index] * flat
+
+    def _reduce(self, loss: Tensor, target: Tensor, weights: Optional[Tensor]) -> Tensor:
+        """The losses (N,), weighted already, as ``reduction`` says, for a ``target`` of N indices."""
+        if self.reduction == "none":
+            return loss.view(target.shape)
+        if self.reduction == "sum":
+            return loss.sum()
+        kept = torch.ones_like(target, dtype=torch.bool) if self.ignore_index is None else target.ne(self.ignore_index)
+        if weights is None:
+            return loss.sum() / kept.sum().clamp(min=1)
+        total = weights.masked_fill(~kept.reshape(-1), 0).sum().to(loss.dtype)
+        return loss.sum() / total.masked_fill(total == 0, 1.0)
+
+
+class LaboLoss(_TokenLoss):
+    """LABO as a drop-in for :class:`torch.nn.CrossEntropyLoss`, in any PyTorch trainer.
+
+    >>> loss = LaboLoss(tau=1.25)(logits, target)
+
+    Shapes are those of ``CrossEntropyLoss``: logits (K), (N, K) or (N, K, d1, …), target (), (N) or (N, d1, …), or
+    distributions over the classes, floating point and of the shape of the logits. The one difference: the mean over
+    no token at all is 0, not NaN.
+
+    The smoothing warm-up (Algorithm 1) is in here: with ``warmup_steps=5000`` the loss is that of
+    ``CrossEntropyLoss(label_smoothing=0.1)`` until :meth:`step` was called 5,000 times, once after every optimizer
+    update. ``state_dict`` holds the count.
+
+    Args:
+        tau, alpha, rho, z_loss: see :class:`LaboOptions`.
+        ignore_index: targets of this value have no loss and no gradient; None ignores nothing.
+        reduction: ``"mean"`` over the tokens that are not ignored, by their weights, ``"sum"`` or ``"none"``.
+        weight: (K,), of the tokens by their class. Smoothing takes no notice of it.
+        warmup_steps: optimizer updates of plain label smoothing before LABO takes over.
+        label_smoothing: its mass ε in [0, 1).
+        smoothing_support: (K,), bool: the classes that smoothing may give mass to, such as the words that occur in
+            the target language (masked label smoothing, Chen et al., 2022).
+
+    Raises:
+        ValueError: an option out of range, or shapes that do not fit.
+    """
+
+    def __init__(
+        self,
+        tau: float = 1.25,
+        alpha: Union[str, float] = ADAPTIVE,
+        rho: float = 0.5,
+        ignore_index: Optional[int] = -100,
+        reduction: str = "mean",
+        weight: Optional[Tensor] = None,
+        warmup_steps: int = 0,
+        label_smoothing: float = 0.1,
+        smoothing_support: Optional[Tensor] = None,
+        z_loss: float = 0.0,
+    ) -> None:
+        super().__init__(ignore_index, reduction, weight, smoothing_support)
+        self._labo = LaboOptions(tau, alpha, rho, z_loss)
+        self._smoothing = UniformSmoothing(check_smoothing(label_smoothing), z_loss)
+        if warmup_steps < 0:
+            raise ValueError(f"warmup_steps is {warmup_steps}: it must be an integer, 0 or more")
+        self.warmup_steps, self.label_smoothing = warmup_steps, label_smoothing
+        self.set_updates(0)
+
+    @property
+    def options(self) -> LaboOptions:
+        return self._smoothing if self.warming_up else self._labo
+
+    @property
+    def tau(self) -> float:
+        return self._labo.tau
+
+    @property
+    def alpha(self) -> Union[str, float]:
+        return self._labo.alpha
+
+    @property
+    def rho(self) -> float:
+        return self._labo.rho
+
+    def step(self) -> None:
+        """Count an optimizer update; to be called after it, as the ``step`` of a learning-rate scheduler is."""
+        self.set_updates(self.updates + 1)
+
+    def set_updates(self, updates: int) -> None:
+        """Say how many optimizer updates were made, where a trainer counts them itself."""
+        self.updates = updates
+        # what torch.compile looks at: it does not change with every update
+        self.warming_up = updates < self.warmup_steps
+
+    def forward(self, logits: Tensor, target: Tensor, token_weight: Optional[Tensor] = None) -> Tensor:
+        """The loss.
+
+        Args:
+            token_weight: of the shape of the target less its classes, the weights of the tokens. The mean divides by
+                their sum.
+        """
+        rows = logits if logits.dim() == 1 else logits.movedim(1, -1)
+        soft = target.is_floating_point()
+        if logits.dim() == 0 or target.shape != (logits.shape if soft else rows.shape[:-1]):
+            raise ValueError(f"logits {tuple(logits.shape)} and target {tuple(target.shape)} do not fit each other")
+        self._check_classes(rows.size(-1))
+        flat = rows.reshape(-1, rows.size(-1))
+        if soft:
+            distribution = target if target.dim() == 1 else target.movedim(1, -1)
+            return self._soft_loss(flat, distribution, token_weight)
+        weights = self._weights(target, token_weight)
+        loss = labo_terms_with(self.options, flat, target.reshape(-1), self.ignore_index, self.smoothing_support).loss
+        return self._reduce(loss if weights is None else loss * weights, target, weights)
+
+    def _soft_loss(self, flat: Tensor, distribution: Tensor, token_weight: Optional[Tensor]) -> Tensor:
+        """The loss of logits (N, K) for distributions (…, K).
+
+        A class weight changes the distribution to ∝ w·q, and weighs the token by what it is normalized by: the loss
+        with α = 0 is −Σ_j w_j·q_j·log p_j then, as PyTorch's is.
+        """
+        shape = distribution.shape[:-1]
+        mass = distribution.reshape(flat.shape).to(torch.promote_types(flat.dtype, torch.float32))
+        mass = mass if self.weight is None else mass * self.weight
+        total = mass.sum(dim=-1)
+        label = mass / total.masked_fill(total == 0, 1.0)[:, None]
+        loss = labo_terms_with(self.options, flat, label, None, self.smoothing_support).loss * total
+        if token_weight is not None:
+            if token_weight.shape != shape:
+                raise ValueError(
+                    f"token_weight {tuple(token_weight.shape)} and tokens {tuple(shape)} do not fit each other"
+                )
+            loss = loss * token_weight.reshape(-1)
+        if self.reduction == "none":
+            return loss.view(shape)
+        if self.reduction == "sum":
+            return loss.sum()
+        divisor = torch.as_tensor(max(len(loss), 1)) if token_weight is None else token_weight.sum()
+        return loss.sum() / divisor.masked_fill(divisor == 0, 1)
+
+    def _save_to_state_dict(self, destination: Dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if self.warmup_steps:
+            destination[prefix + "updates"] = torch.tensor(self.updates)
+
+    def _load_from_state_dict(
+        self, state_dict: Dict[str, Any], prefix: str, metadata: Any, strict: bool, missing: List[str], *rest: Any
+    ) -> None:
+        updates = state_dict.pop(prefix + "updates", None)
+        if updates is not None:
+            self.set_updates(int(updates))
+        elif self.warmup_steps:
+            missing.append(prefix + "updates")
+        super()._load_from_state_dict(state_dict, prefix, metadata, strict, missing, *rest)
+
+    def extra_repr(self) -> str:
+        warmup = f", warmup_steps={self.warmup_steps}" if self.warmup_steps else ""
+        return f"tau={self.tau}, alpha={self.alpha}, rho={self.rho}, reduction={self.reduction!r}{warmup}"
+
+
+class _LinearLoss(_TokenLoss):
+    """The loss of a linear layer's output."""
+
+    def _linear_loss(
+        self, hidden: Tensor, weight: Tensor, target: Tensor, bias: Optional[Tensor], token_weight: Optional[Tensor]
+    ) -> Tensor:
+        if target.is_floating_point():
+            raise ValueError("soft targets are as large as logits would be: take LaboLoss of the logits")
+        if target.shape != hidden.shape[:-1]:
+            raise ValueError(f"hidden {tuple(hidden.shape)} and target {tuple(target.shape)} do not fit each other")
+        self._check_classes(weight.size(0))
+        weights = self._weights(target, token_weight)
+        rows = hidden.reshape(-1, hidden.size(-1))
+        fixed = weights is not None and not weights.requires_grad
+        loss = linear_labo_terms_with(
+            *(self.options, rows, weight, target.reshape(-1), self.ignore_index, bias),
+            support=self.smoothing_support,
+            token_weight=weights if fixed else None,
+        ).loss
+        return self._reduce(loss if fixed or weights is None else loss * weights, target, weights)
+
+
+class LinearLaboLoss(_LinearLoss, LaboLoss):
+    """:class:`LaboLoss` of a linear layer's output, for large vocabularies: the logits are never whole in memory.
+
+    >>> loss = LinearLaboLoss(tau=1.25)(hidden, layer.weight, target, layer.bias)
+
+    Shapes: hidden (…, D), weight (K, D), target (…), bias (K) or None, token_weight (…) or None. The options are
+    those of ``LaboLoss``; targets are class indices.
+
+    Raises:
+        ValueError: an option out of range, or shapes that do not fit.
+    """
+
+    def forward(  # type: ignore[override]
+        self,
+        hidden: Tensor,
+        weight: Tensor,
+        target: Tensor,
+        bias: Optional[Tensor] = None,
+        token_weight: Optional[Tensor] = None,
+    ) -> Tensor:
+        return self._linear_loss(hidden, weight, target, bias, token_weight)
+
+
+class LinearCrossEntropyLoss(_LinearLoss):
+    """:class:`torch.nn.CrossEntropyLoss` of a linear layer's output: the logits are never whole in memory.
+
+    >>> loss = LinearCrossEntropyLoss(label_smoothing=0.1)(hidden, layer.weight, target, layer.bias)
+
+    Shapes are those of :class:`LinearLaboLoss`.
+
+    Args:
+        weight, ignore_index, reduction, smoothing_support, z_loss: see :class:`LaboLoss`.
+        label_smoothing: the mass ε in [0, 1), spread over all K classes.
+
+    Raises:
+        ValueError: an option out of range, or shapes that do not fit.
+    """
+
+    def __init__(
+        self,
+        weight: Optional[Tensor] = None,
+        ignore_index: Optional[int] = -100,
+        reduction: str = "mean",
+        label_smoothing: float = 0.0,
+        smoothing_support: Optional[Tensor] = None,
+        z_loss: float = 0.0,
+    ) -> None:
+        super().__init__(ignore_index, reduction, weight, smoothing_support)
+        self.label_smoothing = label_smoothing
+        self._smoothing = UniformSmoothing(check_smoothing(label_smoothing), z_loss)
+
+    @property
+    def options(self) -> LaboOptions:
+        return self._smoothing
+
+    def forward(
+        self,
+        hidden: Tensor,
+        weight: Tensor,
+        target: Tensor,
+        bias: Optional[Tensor] = None,
+        token_weight: Optional[Tensor] = None,
+    ) -> Tensor:
+        return self._linear_loss(hidden, weight, target, bias, token_weight)
+
+    def extra_repr(self) -> str:
+        return f"label_smoothing={self.label_smoothing}, reduction={self.reduction!r}"
