@@ -226,6 +226,8 @@ def differentiable_terms(
         whole = _WholeLoss.apply if followed else whole_terms
         return whole(logits, target, ignored, kernel.block, *beside)
     if is_transformed(logits):
+        if not hasattr(torch, "func"):
+            raise RuntimeError("forward-mode derivatives of this loss need torch 2.0 or newer")
         return _TransformedLoss.apply(logits, target, ignored, kernel.block, *beside)
     early = followed and _makes_gradient_early(kernel, logits)
     return _RowLoss.apply(logits, target, ignored, kernel, early, *beside)

@@ -66,8 +66,8 @@ def confidence_penalty_log_posterior(logits: Tensor, beta: float = 0.1) -> Tenso
 
 
 def _odds(odds: Odds, beta: float) -> Tensor:
-    """s·p·(1 + β·(log p + H(p))), (n, K)."""
-    return odds.e * (1 + beta * (odds.x - odds.s.log() + entropy_of(odds)))
+    """s·p·(1 + β·(log p + H(p))), or 0 where that is less, (n, K)."""
+    return odds.e * (1 + beta * (odds.x - odds.s.log() + entropy_of(odds))).clamp(min=0)
 
 
 def _block(z: Tensor, label: Tensor, beta: float, with_grad: bool) -> Tuple[List[Tensor], Optional[Tensor]]:
