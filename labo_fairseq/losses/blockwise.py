@@ -147,7 +147,7 @@ class BlockKernel:
             slices = (tensor[rows] for tensor in beside)
             values, slope = self.block(z, _labels(target[rows], z), *slices, with_grad=grad is not None)
             terms[:, rows] = torch.stack(values)
-            if grad is not None:
+            if grad is not None and slope is not None:
                 torch.mul(slope, 1.0 if scale is None else scale[rows, None], out=grad[rows])
         if grad is not None:
             grad.index_fill_(0, ignored.nonzero().squeeze(-1), 0.0)
@@ -259,7 +259,7 @@ def _makes_gradient_early(kernel: Any, logits: Tensor) -> bool:
 
 class _RowLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, logits, target, ignored, kernel, early, *beside):  # type: ignore[no-untyped-def, override]
+    def forward(ctx, logits, target, ignored, kernel, early, *beside):
         ctx.grad, saved = None, ()
         if early:
             ctx.grad = torch.empty(logits.shape, dtype=logits.dtype)
@@ -271,7 +271,7 @@ class _RowLoss(torch.autograd.Function):
         return loss_and_constants(ctx, terms)
 
     @staticmethod
-    def backward(ctx, grad_loss, *_):  # type: ignore[no-untyped-def, override]
+    def backward(ctx, grad_loss, *_):
         # Given away, for whoever gets it may write to it, be it through a view: a second use computes it again.
         grad, ctx.grad = ctx.grad, None
         # autograd records a backward pass where its result will be differentiated in turn
@@ -291,17 +291,17 @@ class _WholeLoss(torch.autograd.Function):
     """All rows at once, in operations that can be traced: for ``torch.compile``."""
 
     @staticmethod
-    def forward(logits, target, ignored, block, *beside):  # type: ignore[no-untyped-def, override]
+    def forward(logits, target, ignored, block, *beside):
         return whole_terms(logits, target, ignored, block, *beside)
 
     @staticmethod
-    def setup_context(ctx, inputs, output):  # type: ignore[no-untyped-def, override]
+    def setup_context(ctx, inputs, output):
         logits, target, ignored, ctx.block, *beside = inputs
         ctx.save_for_backward(logits, target, ignored, *beside)
         ctx.mark_non_differentiable(*output[1:])
 
     @staticmethod
-    def backward(ctx, grad_loss, *_):  # type: ignore[no-untyped-def, override]
+    def backward(ctx, grad_loss, *_):
         logits, target, ignored, *beside = ctx.saved_tensors
         grad = whole_gradient(ctx.block, logits, target, ignored, tuple(beside), grad_loss)
         return (grad, *(None,) * (3 + len(beside)))
@@ -313,14 +313,14 @@ class _TransformedLoss(_WholeLoss):
     generate_vmap_rule = True
 
     @staticmethod
-    def setup_context(ctx, inputs, output):  # type: ignore[no-untyped-def, override]
+    def setup_context(ctx, inputs, output):
         _WholeLoss.setup_context(ctx, inputs, output)
         logits, target, ignored, _, *beside = inputs
         ctx.save_for_forward(logits, target, ignored, *beside)
         ctx.constants = len(output) - 1
 
     @staticmethod
-    def jvp(ctx, tangent, *_):  # type: ignore[no-untyped-def, override]
+    def jvp(ctx, tangent, *_):
         logits, target, ignored, *beside = ctx.saved_tensors
         one = torch.ones_like(ignored, dtype=accumulator(logits))
         grad = whole_gradient(ctx.block, logits, target, ignored, tuple(beside), one, rounded=False)

@@ -116,9 +116,7 @@ def linear_argmax(hidden: Tensor, weight: Tensor, bias: Optional[Tensor] = None)
 
 class _LinearLoss(torch.autograd.Function):
     @staticmethod
-    def forward(  # type: ignore[no-untyped-def, override]
-        ctx, hidden, weight, bias, target, ignored, token_weight, kernel, early, *beside
-    ):
+    def forward(ctx, hidden, weight, bias, target, ignored, token_weight, kernel, early, *beside):
         needed = ctx.needs_input_grad[:3] if early else (False,) * 3
         terms, grads = _project_and_reduce(hidden, weight, bias, target, ignored, beside, kernel, needed, token_weight)
         if token_weight is not None:
@@ -128,7 +126,7 @@ class _LinearLoss(torch.autograd.Function):
         return loss_and_constants(ctx, terms)
 
     @staticmethod
-    def backward(ctx, grad_loss, *_):  # type: ignore[no-untyped-def, override]
+    def backward(ctx, grad_loss, *_):
         # Given away, for whoever gets them may write to them, be it through a view: a second use computes them again.
         grads, ctx.grads = ctx.grads, None
         hidden, weight, bias, target, ignored, token_weight, *beside = ctx.saved_tensors
@@ -138,8 +136,8 @@ class _LinearLoss(torch.autograd.Function):
             scale = grad_loss if token_weight is None else grad_loss * token_weight
             if torch.is_grad_enabled():  # the gradients will be differentiated in turn
                 logits = linear(hidden, weight, bias)
-                grad = whole_gradient(ctx.kernel.block, logits, target, ignored, tuple(beside), scale)
-                made = (lambda: grad @ weight, lambda: grad.t() @ hidden, lambda: grad.sum(dim=0))
+                slope = whole_gradient(ctx.kernel.block, logits, target, ignored, tuple(beside), scale)
+                made = (lambda: slope @ weight, lambda: slope.t() @ hidden, lambda: slope.sum(dim=0))
                 grads = [make() if need else None for make, need in zip(made, needed)]
             else:
                 inputs = (hidden, weight, bias, target, ignored, tuple(beside))
