@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from browser import browser
+from contributing import recipe
 from fairseq_runs import command, finished, read_csv, run
 
 from labo_fairseq import cli
@@ -20,7 +21,7 @@ from labo_fairseq.analysis.labels import labelling_of
 from labo_fairseq.analysis.teacher_forcing import TeacherForcedModel
 from labo_fairseq.commands import USER_DIR
 from labo_fairseq.evaluation.generate import generation_log
-from labo_fairseq.evaluation.metrics import METRICS, Decomposition, Metric, Score, register
+from labo_fairseq.evaluation.metrics import METRICS
 from labo_fairseq.evaluation.runs import load_run
 from labo_fairseq.files import read_lines
 from labo_fairseq.reporting.table import WIDTH
@@ -208,19 +209,8 @@ def test_calibration(pair, analysed):
 
 def test_a_score_of_ones_own(pair, monkeypatch, capsys, tmp_path):
     """One entry in the registry: the command line, the significance test and the tables know it."""
-
-    def statistics(texts, scoring):
-        rows = ((len(line.split()), len(right.split())) for line, right in zip(texts.hypotheses, texts.references))
-        return np.array(list(rows), dtype=np.float64)
-
-    def ratio(sums):
-        return 100 * sums[..., 0] / sums[..., 1]
-
-    def length_ratio(texts, scoring):
-        return Score("length ratio", float(ratio(statistics(texts, scoring).sum(axis=0))), "words")
-
     monkeypatch.setitem(METRICS, "length", None)  # which takes it away again
-    register(Metric("length", lambda scoring: "length ratio", length_ratio, Decomposition(statistics, ratio)))
+    exec(recipe("Add a score"), {})
     folders = [str(folder) for folder in pair]
     assert cli.main(["compare", *folders, "--metrics", "length", "--json"]) == 0
     first, second = json.loads(capsys.readouterr().out)
@@ -234,29 +224,11 @@ def test_a_score_of_ones_own(pair, monkeypatch, capsys, tmp_path):
     assert capsys.readouterr().out.count("length ratio ") == len(SETS) - 1
 
 
-TOY_ANALYSIS = """
-from labo_fairseq.analysis.base import Analysis, AnalysisResult
-from labo_fairseq.evaluation.runs import runs_by_name
-from labo_fairseq.reporting.table import Table
-
-class Toy(Analysis):
-    name, summary, description = "toy", "length of the logs", "Count the lines of every log."
-
-    def run(self, runs, folder, **options):
-        lines = {name: sum(1 for _ in open(run.log)) for name, run in runs_by_name(runs).items()}
-        table = Table("lines", ("", "lines"), [(name, str(number)) for name, number in lines.items()])
-        records = [{"system": name, "lines": number} for name, number in lines.items()]
-        return AnalysisResult("toy", "Toy analysis", "What it shows.", [table], [], records, {})
-
-ANALYSIS = Toy()
-"""
-
-
 def test_an_analysis_of_ones_own(pair, tmp_path, monkeypatch, capsys):
     """One module in the package: a subcommand with its help, files, and a section of the report."""
     from labo_fairseq import analysis
 
-    (tmp_path / "toy.py").write_text(TOY_ANALYSIS, encoding="utf-8")
+    (tmp_path / "toy.py").write_text(recipe("Add an analysis"), encoding="utf-8")
     monkeypatch.setattr(analysis, "__path__", [*analysis.__path__, str(tmp_path)])
     monkeypatch.delitem(sys.modules, "labo_fairseq.analysis.toy", raising=False)
     with pytest.raises(SystemExit):
