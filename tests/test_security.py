@@ -23,7 +23,7 @@ from labo_fairseq.evaluation.evaluate import evaluate_again
 from labo_fairseq.evaluation.generate import Decoding
 from labo_fairseq.evaluation.runs import Run
 from labo_fairseq.experiments.checkpoint_recovery import recover_checkpoints
-from labo_fairseq.mending.loading import calculate
+from labo_fairseq.fairseq_patches.safe_checkpoint_loading import calculate
 
 CANARY = "executed"
 BLEU = ("--eval-bleu", "--eval-bleu-args", '{"beam": 1, "max_len_b": 5}')

@@ -32,7 +32,7 @@ class TeacherForcedModel:
         from fairseq import checkpoint_utils
 
         from .. import criterions  # noqa: F401  a checkpoint may name them
-        from ..mending.loading import load_to_cpu
+        from ..fairseq_patches.safe_checkpoint_loading import load_to_cpu
 
         path = str(run.existing_checkpoint())
         load_checkpoint(run.checkpoint)  # says in one line what is wrong with it

@@ -1,6 +1,6 @@
 """fairseq's view of the losses: importing this package registers the criterions."""
 
-from ..mending import mend_fairseq
+from ..fairseq_patches import apply_patches
 from . import confidence_penalty, distillation, focal, labo  # noqa: F401
 
-mend_fairseq()
+apply_patches()

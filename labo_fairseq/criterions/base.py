@@ -4,6 +4,7 @@ import inspect
 import math
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import wraps
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 import torch
@@ -16,8 +17,6 @@ from fairseq.logging import metrics
 from fairseq.tasks.semisupervised_translation import SemisupervisedTranslationTask
 from torch import Tensor
 
-from .updates import UpdateCounter
-
 #: logged in bits, as fairseq does with its losses
 _IN_NATS = ("entropy",)
 
@@ -26,7 +25,7 @@ _BATCHES_WITHOUT_TOKENS = 20
 
 
 @dataclass
-class RegularisedConfig(LabelSmoothedCrossEntropyCriterionConfig):
+class RegularizedConfig(LabelSmoothedCrossEntropyCriterionConfig):
     label_smoothing: float = field(
         default=0.1,
         metadata={"help": "epsilon of the uniform label smoothing used during the smoothing warm-up"},
@@ -46,7 +45,36 @@ def check_smoothing(cfg: Any) -> None:
             raise ValueError(f"{name.replace('_', '-')} is {getattr(cfg, name)}: it must be 0 or more")
 
 
-class RegularisedCriterion(LabelSmoothedCrossEntropyCriterion):
+class UpdateCounter:
+    """Number of optimizer updates made before the current one, as the trainer knows it.
+
+    fairseq tells a criterion nothing about updates, but its trainer calls ``task.train_step`` once for every
+    micro-batch with ``update_num``, which it restores from a checkpoint and which every worker shares. The
+    counter listens there, on this task object alone, so it needs no state of its own.
+
+    Args:
+        watch: given the loss of every micro-batch before the optimizer sees its gradient.
+    """
+
+    def __init__(self, task: Any, watch: Callable[[Tensor], None]) -> None:
+        #: None until the first training step: a model that is only evaluated
+        self.num_updates = None
+        train_step = task.train_step
+
+        @wraps(train_step)
+        def counted(sample: Any, model: Any, criterion: Any, optimizer: Any, update_num: int, **kwargs: Any) -> Any:
+            self.num_updates = update_num
+            done = train_step(
+                sample=sample, model=model, criterion=criterion, optimizer=optimizer, update_num=update_num, **kwargs
+            )
+            # after the backward pass: a GPU has both in its queue while this waits for the value
+            watch(torch.as_tensor(done[0]))  # tasks that make several losses in a step return the number of their sum
+            return done
+
+        task.train_step = counted
+
+
+class RegularizedCriterion(LabelSmoothedCrossEntropyCriterion):
     """Uniform label smoothing for ``--smoothing-warmup-steps`` updates, then the loss of a subclass.
 
     The warm-up is fairseq's own criterion, inherited. Validation computes the objective of the update just
@@ -122,7 +150,7 @@ class RegularisedCriterion(LabelSmoothedCrossEntropyCriterion):
         net_output = model(**sample["net_input"])
         logits, target = self.get_logits_and_target(model, net_output, sample)
         terms = self.get_terms(logits, target, sample)
-        return self.summarise(terms, target, sample, reduce, lambda: logits.argmax(-1))
+        return self.summarize(terms, target, sample, reduce, lambda: logits.argmax(-1))
 
     def compute_loss(
         self, model: Any, net_output: Any, sample: Dict[str, Any], reduce: bool = True
@@ -139,7 +167,7 @@ class RegularisedCriterion(LabelSmoothedCrossEntropyCriterion):
             return terms.loss.sum(), terms.nll.sum()
         return terms.loss.unsqueeze(-1), terms.nll.unsqueeze(-1)
 
-    def summarise(
+    def summarize(
         self, terms: Any, target: Tensor, sample: Dict[str, Any], reduce: bool, likeliest: Callable[[], Tensor]
     ) -> Tuple[Tensor, int, Dict[str, Any]]:
         """What :meth:`forward` returns of the terms; ``likeliest`` gives the class (tokens,) that the model would."""

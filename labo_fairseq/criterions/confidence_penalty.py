@@ -8,11 +8,11 @@ from torch import Tensor
 
 from ..losses.blockwise import TokenTerms, check_not_negative
 from ..losses.confidence_penalty import confidence_penalty_terms
-from .base import RegularisedConfig, RegularisedCriterion
+from .base import RegularizedConfig, RegularizedCriterion
 
 
 @dataclass
-class ConfidencePenaltyConfig(RegularisedConfig):
+class ConfidencePenaltyConfig(RegularizedConfig):
     beta: float = field(
         default=0.1,
         metadata={"help": "weight beta of the entropy that is taken from the cross-entropy (Eq. 2)"},
@@ -20,7 +20,7 @@ class ConfidencePenaltyConfig(RegularisedConfig):
 
 
 @register_criterion("confidence_penalty", dataclass=ConfidencePenaltyConfig)
-class ConfidencePenaltyCriterion(RegularisedCriterion):
+class ConfidencePenaltyCriterion(RegularizedCriterion):
     """Cross-entropy less β times the entropy of the prediction (Pereyra et al., 2017; Eq. 2)."""
 
     name = "confidence_penalty"

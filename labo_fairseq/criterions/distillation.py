@@ -8,12 +8,12 @@ from torch import Tensor
 
 from ..losses.blockwise import TokenTerms
 from ..losses.distillation import check_alpha, distillation_terms
-from .base import RegularisedConfig, RegularisedCriterion
+from .base import RegularizedConfig, RegularizedCriterion
 from .teacher import Teacher
 
 
 @dataclass
-class KnowledgeDistillationConfig(RegularisedConfig):
+class KnowledgeDistillationConfig(RegularizedConfig):
     teacher_path: Optional[str] = field(
         default=None,
         metadata={"help": "checkpoint of the teacher; several, separated by ':', are an ensemble"},
@@ -25,7 +25,7 @@ class KnowledgeDistillationConfig(RegularisedConfig):
 
 
 @register_criterion("knowledge_distillation", dataclass=KnowledgeDistillationConfig)
-class KnowledgeDistillationCriterion(RegularisedCriterion):
+class KnowledgeDistillationCriterion(RegularizedCriterion):
     """Cross-entropy mixed with the divergence from a teacher (Eq. 3), whose probabilities are made batch by batch."""
 
     name = "knowledge_distillation"

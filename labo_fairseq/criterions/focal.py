@@ -8,11 +8,11 @@ from torch import Tensor
 
 from ..losses.blockwise import TokenTerms, check_not_negative
 from ..losses.focal import anti_focal_terms, focal_terms
-from .base import RegularisedConfig, RegularisedCriterion
+from .base import RegularizedConfig, RegularizedCriterion
 
 
 @dataclass
-class FocalLossConfig(RegularisedConfig):
+class FocalLossConfig(RegularizedConfig):
     gamma: float = field(
         default=2.0,
         metadata={"help": "gamma of the weight (1 - p)^gamma on a word of probability p"},
@@ -20,7 +20,7 @@ class FocalLossConfig(RegularisedConfig):
 
 
 @register_criterion("focal_loss", dataclass=FocalLossConfig)
-class FocalLossCriterion(RegularisedCriterion):
+class FocalLossCriterion(RegularizedCriterion):
     """Cross-entropy with less weight on what is learned already (Lin et al., 2017)."""
 
     name = "focal_loss"
@@ -35,7 +35,7 @@ class FocalLossCriterion(RegularisedCriterion):
 
 
 @dataclass
-class AntiFocalLossConfig(RegularisedConfig):
+class AntiFocalLossConfig(RegularizedConfig):
     alpha: float = field(
         default=0.5,
         metadata={"help": "alpha of the weight (1 + alpha * p)^gamma on a word of probability p"},
@@ -47,7 +47,7 @@ class AntiFocalLossConfig(RegularisedConfig):
 
 
 @register_criterion("anti_focal_loss", dataclass=AntiFocalLossConfig)
-class AntiFocalLossCriterion(RegularisedCriterion):
+class AntiFocalLossCriterion(RegularizedCriterion):
     """Cross-entropy with more weight on what is learned already (Raunak et al., 2020)."""
 
     name = "anti_focal_loss"

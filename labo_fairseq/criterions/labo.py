@@ -8,12 +8,12 @@ from torch import Tensor
 
 from ..losses.fused_linear import linear_argmax, linear_labo_terms_with, linear_smoothed_terms
 from ..losses.labo import LaboOptions, LaboTerms, labo_terms_with
-from .base import RegularisedConfig, RegularisedCriterion
-from .projection import FusedProjection
+from .base import RegularizedConfig, RegularizedCriterion
+from .fused_projection import FusedProjection
 
 
 @dataclass
-class LaboConfig(RegularisedConfig):
+class LaboConfig(RegularizedConfig):
     tau: float = field(
         default=1.25,
         metadata={"help": "temperature tau = beta/alpha of the smoothing distribution; the paper tries 1.15 and 1.25"},
@@ -43,7 +43,7 @@ class LaboConfig(RegularisedConfig):
 
 
 @register_criterion("labo_label_smoothed_cross_entropy", dataclass=LaboConfig)
-class LaboLabelSmoothedCrossEntropyCriterion(RegularisedCriterion):
+class LaboLabelSmoothedCrossEntropyCriterion(RegularizedCriterion):
     """Uniform label smoothing for ``--smoothing-warmup-steps`` updates, then LABO (Algorithm 1).
 
     With ``--fused-projection`` the loss of the warm-up is made in chunks too, equal to fairseq's but for rounding.
@@ -73,7 +73,7 @@ class LaboLabelSmoothedCrossEntropyCriterion(RegularisedCriterion):
         else:
             projection = (hidden, layer.weight, target, self.padding_idx, layer.bias)
             terms = linear_labo_terms_with(self.options, *projection)
-        return self.summarise(terms, target, sample, reduce, lambda: linear_argmax(hidden, layer.weight, layer.bias))
+        return self.summarize(terms, target, sample, reduce, lambda: linear_argmax(hidden, layer.weight, layer.bias))
 
     def get_terms(self, logits: Tensor, target: Tensor, sample: Dict[str, Any]) -> LaboTerms:
         return labo_terms_with(self.options, logits, target, self.padding_idx)

@@ -10,7 +10,7 @@ from fairseq import checkpoint_utils, utils
 from torch import Tensor, nn
 
 from ..errors import UserError
-from ..mending.loading import load_to_cpu
+from ..fairseq_patches.safe_checkpoint_loading import load_to_cpu
 
 
 class Teacher:

@@ -115,7 +115,7 @@ def _check(config: Config, merged: Config) -> None:
     for name in ("no_save", "no_last_checkpoints"):
         if merged.get("checkpoint", {}).get(name):
             raise ValueError(f"checkpoint.{name} leaves no checkpoint to resume from or to score: leave it out")
-    from ..criterions.options import check_settings  # fairseq takes seconds, which only a training is worth
+    from ..criterions.validation import check_settings  # fairseq takes seconds, which only a training is worth
 
     check_settings(merged)
 

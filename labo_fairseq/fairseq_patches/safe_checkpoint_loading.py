@@ -54,7 +54,7 @@ def calculate(expression: Any) -> Any:
     return eval(compile(tree, "option", "eval"), {"__builtins__": {}})
 
 
-def guard_loading() -> None:
+def load_safely() -> None:
     """Replace what fairseq loads checkpoints with, and its ``eval``; a refused one ends the process with one line."""
     checkpoint_utils.load_checkpoint_to_cpu = _in_one_line(load_to_cpu)
     checkpoint_utils.load_ema_from_checkpoint = _in_one_line(_load_ema_to_cpu)

@@ -44,7 +44,7 @@ def _end_readers() -> None:
                 reader._queue.get(timeout=0.05)  # it may wait for room
 
 
-def end_readers_in_time() -> None:
+def end_readers() -> None:
     """Replace the making of ``BackgroundConsumer``, and end them at the exit of the process."""
     BackgroundConsumer.__init__ = _noted
     atexit.register(_end_readers)

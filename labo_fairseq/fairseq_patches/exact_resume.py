@@ -1,4 +1,4 @@
-"""Let fairseq go on from a checkpoint as if it had never stopped. Three of its parts forget what they were at.
+"""Let fairseq resume from a checkpoint as if it had never stopped. Three of its parts forget where they were.
 
 * The batches: since 0.12.3 those of all epochs are drawn in the first one, with a seed that counts epochs. A training
   that is taken up in another epoch draws others, and sees some sentences twice and others not at all.
@@ -61,7 +61,7 @@ def _with_averages(load_checkpoint: Callable) -> Callable:
     return loaded
 
 
-def go_on_unbroken() -> None:
+def resume_exactly() -> None:
     """Replace fairseq's methods."""
     FairseqTask.get_batch_iterator = _batches_of_first_epoch
     PolynomialDecayLRSchedule.step_update = _noted

@@ -1,0 +1,23 @@
+"""What this plugin patches in fairseq itself, for every training that it is a part of; one fault per module."""
+
+from .checkpoint_files import copy_atomically, explain_mismatches
+from .checkpoint_state import save_all_state
+from .cpu_workers import train_on_cpus
+from .dataloader_shutdown import end_readers
+from .exact_resume import resume_exactly
+from .last_batches import keep_last_batches
+from .safe_checkpoint_loading import load_safely
+from .validation_metric import choose_models_by_one_metric
+
+
+def apply_patches() -> None:
+    """Replace the functions at fault; to be called once per process, before fairseq begins to work."""
+    load_safely()
+    copy_atomically()
+    explain_mismatches()
+    resume_exactly()
+    end_readers()
+    train_on_cpus()
+    keep_last_batches()
+    choose_models_by_one_metric()
+    save_all_state()  # wraps what comes before, which takes values of another metric out of a checkpoint
