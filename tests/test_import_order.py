@@ -47,6 +47,24 @@ def test_the_losses_alone_do_not_import_fairseq():
     python("import sys, labo_fairseq.losses\nassert not any(name.split('.')[0] == 'fairseq' for name in sys.modules)")
 
 
+def test_the_losses_are_imported_when_they_are_asked_for():
+    python("""
+import sys, labo_fairseq
+assert {"LaboLoss", "LinearLaboLoss"} <= set(dir(labo_fairseq))
+assert not {"torch", "fairseq"} & set(sys.modules)
+from labo_fairseq import LaboLoss
+from labo_fairseq.losses import LaboLoss as same
+assert LaboLoss is same
+assert "fairseq" not in sys.modules
+try:
+    labo_fairseq.NoLoss
+except AttributeError:
+    pass
+else:
+    raise AssertionError
+""")
+
+
 def test_losses_where_there_is_no_fairseq():
     code = """
 import sys
