@@ -35,7 +35,7 @@ from fairseq.criterions.label_smoothed_cross_entropy import label_smoothed_nll_l
 from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot
 
-from labo_fairseq.files import whole_file, write_json
+from labo_fairseq.files import atomic_write, write_json
 from labo_fairseq.losses import labo_terms, linear_labo_terms
 
 EPSILON, TAU, RHO, PAD = 0.1, 1.25, 0.5, 1
@@ -283,7 +283,7 @@ def plot(rows: List[Dict[str, Any]], picture: Path) -> bool:
             ax.margins(x=0.12)
             ax.set_title(f"{quantity} / {BASE}", fontsize=9)
         axes[0].set_ylabel(title, fontsize=8)
-    with whole_file(picture) as part:
+    with atomic_write(picture) as part:
         figure.savefig(part, dpi=110, format="png")
     return True
 

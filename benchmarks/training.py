@@ -29,13 +29,13 @@ from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 import torch
 from tqdm import tqdm
 
-from labo_fairseq.commands import run_fairseq
 from labo_fairseq.data.prepared_corpus import Prepared
 from labo_fairseq.evaluation.training_log import read_curves
 from labo_fairseq.experiments.config import Config, compose, for_machines, to_yaml, with_paths
 from labo_fairseq.experiments.machines import Machines
 from labo_fairseq.experiments.recipes import find, prepare_corpus
 from labo_fairseq.files import write_json
+from labo_fairseq.subprocesses import run_fairseq
 
 BASE = "ls"
 NO_WARMUP = "criterion.smoothing_warmup_steps=0"

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, List, Optional
 
 from . import __version__
-from .arguments import BEAM, PROCESSES, SEED, Help, Parser, finite, length_penalty, whole
+from .cli_types import BEAM, PROCESSES, SEED, Help, Parser, finite, length_penalty, whole
 from .errors import UserError, advice
-from .resources import methods
+from .files import methods
 
 if TYPE_CHECKING:
     from .analysis.base import Analysis

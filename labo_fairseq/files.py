@@ -1,4 +1,4 @@
-"""Files and folders that are either whole or not there."""
+"""Files and directories: those of the project, written atomically, locked, and named as fairseq can read them."""
 
 import fcntl
 import hashlib
@@ -7,9 +7,44 @@ import os
 import shutil
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Callable, Iterable, Iterator
+from typing import Any, Callable, Iterable, Iterator, List, Sequence
 
 from .errors import UserError
+
+_PACKAGE = Path(__file__).resolve().parent
+
+#: what fairseq does not take literally in the path of a run: it separates paths, begins a variable of a configuration,
+#: or ends a line
+SPECIAL_IN_RUN = (":", "${", "\n")
+#: the same in the path of data: a comma separates the files of fairseq-preprocess
+SPECIAL_IN_DATA = (*SPECIAL_IN_RUN, ",")
+
+
+def configs() -> Path:
+    """The directory ``configs``: inside an installed package, beside the package in a checkout."""
+    installed = _PACKAGE / "configs"
+    return installed if installed.exists() else _PACKAGE.parent / "configs"
+
+
+def methods() -> List[str]:
+    """Names of the training methods: the files in ``configs/criterion``."""
+    return sorted(path.stem for path in (configs() / "criterion").glob("*.yaml"))
+
+
+def check_folder(folder: Path, special: Sequence[str]) -> Path:
+    """``folder``.
+
+    Raises:
+        UserError: its absolute path holds one of the ``special`` strings, :data:`SPECIAL_IN_RUN` or
+            :data:`SPECIAL_IN_DATA`.
+    """
+    path = str(folder.resolve())
+    for text in special:
+        if text in path:
+            raise UserError(
+                f"{path!r} has {text!r} in it, which fairseq does not take literally: choose another folder"
+            )
+    return folder
 
 
 @contextmanager
@@ -27,7 +62,7 @@ def scratch_folder(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_folder(path: Path, check: Callable[[], None]) -> Iterator[Path]:
+def atomic_directory(path: Path, check: Callable[[], None]) -> Iterator[Path]:
     """A temporary folder that takes the place of ``path`` when the block ends without an exception.
 
     The caller sees to it that no other process is at work there, see :func:`locked`.
@@ -47,7 +82,7 @@ def whole_folder(path: Path, check: Callable[[], None]) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """A temporary name for ``path``, with its ending, renamed when the block ends without an exception."""
     path.parent.mkdir(parents=True, exist_ok=True)
     work = path.with_name(f".{path.stem}.part{path.suffix}")
@@ -83,7 +118,7 @@ def digest_of(path: Path, algorithm: str = "sha256") -> str:
 
 def write_json(path: Path, value: Any) -> None:
     """``value`` as indented JSON; ``path`` is whole or not there."""
-    with whole_file(path) as part:
+    with atomic_write(path) as part:
         part.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

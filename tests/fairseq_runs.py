@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 
 from labo_fairseq.checkpoints import load_checkpoint
-from labo_fairseq.commands import USER_DIR
 from labo_fairseq.evaluation.training_log import parse_record
+from labo_fairseq.subprocesses import USER_DIR
 
 LABO = ("--criterion", "labo", "--smoothing-warmup-steps", "6")
 TRANSFORMER = (

@@ -19,12 +19,12 @@ from labo_fairseq.analysis.frequency import training_counts
 from labo_fairseq.analysis.hypotheses import decode, held_out
 from labo_fairseq.analysis.labels import labelling_of
 from labo_fairseq.analysis.teacher_forcing import TeacherForcedModel
-from labo_fairseq.commands import USER_DIR
 from labo_fairseq.evaluation.generate import generation_log
 from labo_fairseq.evaluation.metrics import METRICS
 from labo_fairseq.evaluation.runs import load_run
 from labo_fairseq.files import read_lines
 from labo_fairseq.reporting.table import WIDTH
+from labo_fairseq.subprocesses import USER_DIR
 
 LABO = command("labo-fairseq")
 SETS = ["valid", "test_2016_flickr", "test_2017_flickr", "test_2017_mscoco"]

@@ -24,7 +24,6 @@ from fairseq_runs import (
     train_command,
 )
 
-from labo_fairseq.commands import USER_DIR
 from labo_fairseq.criterions.confidence_penalty import ConfidencePenaltyConfig, ConfidencePenaltyCriterion
 from labo_fairseq.criterions.distillation import KnowledgeDistillationConfig, KnowledgeDistillationCriterion
 from labo_fairseq.criterions.focal import (
@@ -34,8 +33,9 @@ from labo_fairseq.criterions.focal import (
     FocalLossCriterion,
 )
 from labo_fairseq.data.preprocess import Recipe, prepare
+from labo_fairseq.files import configs
 from labo_fairseq.losses import anti_focal_terms, confidence_penalty_terms, distillation_terms, focal_terms
-from labo_fairseq.resources import configs
+from labo_fairseq.subprocesses import USER_DIR
 
 TEACHER = (
     *("--criterion", "label_smoothed_cross_entropy", "--label-smoothing", "0.1", "--lr", "0.01"),

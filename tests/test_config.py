@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labo_fairseq.checkpoints import load_checkpoint
-from labo_fairseq.commands import USER_DIR
 from labo_fairseq.errors import UserError
 from labo_fairseq.experiments.config import available, compose, for_machines, for_workers
 from labo_fairseq.experiments.machines import Machines
 from labo_fairseq.experiments.recipes import SETUPS
-from labo_fairseq.resources import configs, methods
+from labo_fairseq.files import configs, methods
+from labo_fairseq.subprocesses import USER_DIR
 
 LABO = command("labo-fairseq")
 

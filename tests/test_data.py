@@ -12,14 +12,14 @@ import pytest
 from fairseq_runs import run, train_command
 from sacremoses import MosesDetokenizer
 
-from labo_fairseq.commands import run_fairseq
 from labo_fairseq.data import archives
 from labo_fairseq.data.bible import load_bible, split_by_chapter
 from labo_fairseq.data.moses import tokenise
 from labo_fairseq.data.parallel_map import mapped
 from labo_fairseq.data.preprocess import Clean, Recipe, prepare
 from labo_fairseq.errors import UserError
-from labo_fairseq.files import locked, read_lines, whole_file, whole_folder, write_lines
+from labo_fairseq.files import atomic_directory, atomic_write, locked, read_lines, write_lines
+from labo_fairseq.subprocesses import run_fairseq
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -214,8 +214,8 @@ def test_whole_or_not_there(tmp_path):
             (work / "file" if work.is_dir() else work).write_text("half")
             raise RuntimeError
 
-    folder = partial(whole_folder, check=lambda: None)
-    for whole, name in ((folder, "folder"), (whole_file, "file.txt")):
+    folder = partial(atomic_directory, check=lambda: None)
+    for whole, name in ((folder, "folder"), (atomic_write, "file.txt")):
         with pytest.raises(RuntimeError):
             half_written(whole, name)
     assert list(tmp_path.iterdir()) == []

@@ -8,7 +8,7 @@ import yaml
 from labo_fairseq.errors import UserError
 from labo_fairseq.experiments.grid import load_grid
 from labo_fairseq.experiments.scheduler import only, slurm_script
-from labo_fairseq.resources import configs
+from labo_fairseq.files import configs
 
 BLOCK = {"corpus": "bible", "directions": ["de-en"], "methods": ["ls", "labo"], "seeds": [1, 2]}
 

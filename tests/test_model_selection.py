@@ -7,7 +7,7 @@ import pytest
 from fairseq_runs import command, run, train_here, validations
 
 from labo_fairseq.checkpoints import load_checkpoint
-from labo_fairseq.commands import USER_DIR
+from labo_fairseq.subprocesses import USER_DIR
 
 #: a warm-up of two epochs of thirteen updates, after which the loss jumps up for good
 WARM_UP = ("--criterion", "labo", "--smoothing-warmup-steps", "26", "--max-tokens", "4000", "--lr", "0.02")

@@ -20,7 +20,7 @@ from fairseq_runs import (
     two_workers,
 )
 
-from labo_fairseq.commands import USER_DIR
+from labo_fairseq.subprocesses import USER_DIR
 
 WARMUP = 6  # as in LABO
 

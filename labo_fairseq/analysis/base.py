@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Sequence
 
 from ..evaluation.runs import Run, load_run
-from ..files import locked, whole_file, write_json
+from ..files import atomic_write, locked, write_json
 from ..reporting.figure import NO_FIGURE, Figure, save_png
 from ..reporting.table import Table
 
@@ -34,9 +34,9 @@ class AnalysisResult:
         """
         paths = [folder / f"{self.name}.{ending}" for ending in ("md", "csv", "json")]
         blocks = [f"# {self.title}", self.text, *(table.markdown() for table in self.tables)]
-        with whole_file(paths[0]) as part:
+        with atomic_write(paths[0]) as part:
             part.write_text("\n\n".join(blocks) + "\n", encoding="utf-8")
-        with whole_file(paths[1]) as part, open(part, "w", encoding="utf-8", newline="") as file:
+        with atomic_write(paths[1]) as part, open(part, "w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, list(self.records[0]), lineterminator="\n")
             writer.writeheader()
             writer.writerows(self.records)

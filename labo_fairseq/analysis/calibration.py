@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..arguments import whole
+from ..cli_types import whole
 from ..data.types import Pair
 from ..errors import UserError
 from ..evaluation.metrics import Texts, Translation, find_metric, sentence_statistics

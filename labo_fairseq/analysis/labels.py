@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..arguments import whole
+from ..cli_types import whole
 from ..data.encode import to_subwords
 from ..data.types import Pair
 from ..errors import UserError

@@ -21,8 +21,7 @@ import yaml
 from tqdm import tqdm
 
 from ..errors import UserError
-from ..files import digest_of, locked, scratch_folder, whole_file
-from ..resources import configs
+from ..files import atomic_write, configs, digest_of, locked, scratch_folder
 
 _TIMEOUT = 30  # seconds without a byte
 _PIECE = 1 << 16
@@ -153,7 +152,7 @@ def fetch(archive: Archive, folder: Path, archive_dir: Optional[Path] = None) ->
             if path.exists() and _problem(archive, path) is None:
                 return path
             if container and archive.member:
-                with open_member(container, archive.member) as packed, whole_file(path) as part, open(
+                with open_member(container, archive.member) as packed, atomic_write(path) as part, open(
                     part, "wb"
                 ) as file:
                     shutil.copyfileobj(packed, file)

@@ -14,7 +14,7 @@ from typing import Any, Dict, List, Optional, Tuple
 
 import sentencepiece
 
-from ..files import read_lines, whole_folder, write_lines
+from ..files import atomic_directory, read_lines, write_lines
 from .length_limits import excess_of_subwords, within
 from .parallel_map import mapped
 from .prepared_corpus import Prepared
@@ -51,7 +51,7 @@ def prepare_multilingual(corpora: Dict[Pair, Corpus], recipe: MultilingualRecipe
     """
     tests = [split for split in next(iter(corpora.values())) if split not in ("train", "valid")]
     splits = ["train", "valid", *tests]
-    with whole_folder(folder, Prepared(folder).check_replaceable) as work:
+    with atomic_directory(folder, Prepared(folder).check_replaceable) as work:
         files = Prepared(work)
         first = Prepared(work / "first")
         for (source, target), corpus in corpora.items():

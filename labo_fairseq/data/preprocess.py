@@ -17,9 +17,9 @@ from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tu
 from subword_nmt.apply_bpe import BPE
 from subword_nmt.learn_bpe import learn_bpe
 
-from ..commands import run_fairseq
 from ..errors import UserError
-from ..files import read_lines, whole_folder
+from ..files import atomic_directory, read_lines
+from ..subprocesses import run_fairseq
 from .length_limits import excess_of_line, excess_of_subwords, excess_of_words, within
 from .moses import check_languages, keeps, lowercase, normalise_punctuation, remove_non_printing, tokenise
 from .parallel_map import mapped
@@ -85,7 +85,7 @@ def prepare(corpus: Corpus, recipe: Recipe, folder: Path) -> Prepared:
     """
     check_languages(recipe.languages)
     tests = [split for split in corpus if split not in ("train", "valid")]
-    with whole_folder(folder, Prepared(folder).check_replaceable) as work:
+    with atomic_directory(folder, Prepared(folder).check_replaceable) as work:
         files, first = Prepared(work), Prepared(work / "first")
         splits, counts = ["train", "valid", *tests], Counter()
         for split, pairs in corpus.items():

@@ -8,7 +8,7 @@ import torch
 
 from ..checkpoints import load_checkpoint
 from ..errors import UserError
-from ..files import whole_file
+from ..files import atomic_write
 
 
 def average_checkpoints(paths: Sequence[Path], output: Path) -> None:
@@ -33,7 +33,7 @@ def average_checkpoints(paths: Sequence[Path], output: Path) -> None:
                 sums[name] = sums[name] + tensor.float() if name in sums else tensor.float()
     for name, total in sums.items():
         state["model"][name] = (total / len(paths)).to(state["model"][name].dtype)
-    with whole_file(output) as part:
+    with atomic_write(output) as part:
         torch.save(state, part)
 
 

@@ -6,11 +6,11 @@ from typing import Any, Dict, List, Tuple
 
 from tqdm import tqdm
 
-from ..commands import USER_DIR, run_fairseq
 from ..data.moses import detokenise
 from ..data.prepared_corpus import Prepared
 from ..errors import UserError
-from ..files import read_lines, whole_file, write_lines
+from ..files import atomic_write, read_lines, write_lines
+from ..subprocesses import USER_DIR, run_fairseq
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def translate_test(
     if len(hypotheses) != lines:
         raise UserError(f"fairseq-generate translated {len(hypotheses)} of {lines} lines of {test}; see {log}")
     translations = [hypotheses[number] for number in range(lines)]
-    with whole_file(tokens) as part:
+    with atomic_write(tokens) as part:
         write_lines(part, translations)
-    with whole_file(output) as part:
+    with atomic_write(output) as part:
         write_lines(part, finish(data, target, translations))

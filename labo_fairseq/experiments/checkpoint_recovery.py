@@ -8,7 +8,7 @@ from typing import Any, Dict, Optional
 
 from ..checkpoints import load_checkpoint
 from ..errors import UserError
-from ..files import whole_file
+from ..files import atomic_write
 
 LAST, BEST = "checkpoint_last.pt", "checkpoint_best.pt"
 _STATE = re.compile(r"checkpoint(\d+|_\d+_\d+|_best|_last)\.pt")
@@ -62,5 +62,5 @@ def _read(path: Path) -> Optional[Dict[str, Any]]:
 
 
 def _copy(path: Path, to: Path) -> None:
-    with whole_file(to) as part:
+    with atomic_write(to) as part:
         shutil.copyfile(path, part)

@@ -12,10 +12,10 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ..checkpoints import load_checkpoint
-from ..commands import USER_DIR
 from ..data.prepared_corpus import Prepared
 from ..errors import UserError
-from ..resources import configs, methods
+from ..files import configs, methods
+from ..subprocesses import USER_DIR
 from .machines import Machines
 
 Config = Dict[str, Any]

@@ -31,7 +31,7 @@ import yaml
 
 from ..errors import UserError
 from ..evaluation.runs import RunResult
-from ..resources import configs, methods
+from ..files import configs, methods
 from .config import Config, compose
 from .recipes import SETUPS, find, run_config, run_folder
 from .run import differences

@@ -14,8 +14,7 @@ from ..data.preprocess import Clean, Recipe, prepare
 from ..data.types import Corpus, Pair
 from ..errors import UserError
 from ..evaluation.runs import BEST, LAST, Run
-from ..files import locked
-from ..paths import DATA, RUN, check_folder
+from ..files import SPECIAL_IN_DATA, SPECIAL_IN_RUN, check_folder, locked
 from .config import Config, compose, has_warmup
 
 MULTILINGUAL = "multilingual"
@@ -129,7 +128,7 @@ def prepare_custom(
     Raises:
         UserError: a split without files, files that do not fit each other, or see :func:`prepare`.
     """
-    check_folder(folder, DATA)
+    check_folder(folder, SPECIAL_IN_DATA)
     source, _, target = direction.partition("-")
     if not (source and target) or source == target:
         raise UserError(f"{direction!r} is no direction: write two languages as in de-en")
@@ -169,7 +168,7 @@ def prepare_corpus(
         UserError: see :func:`labo_fairseq.data.corpora.load_corpus` and :func:`prepare`.
     """
     wanted = replace(_smaller(recipe) if smoke else recipe, workers=workers)
-    prepared = Prepared(check_folder(folder, DATA))
+    prepared = Prepared(check_folder(folder, SPECIAL_IN_DATA))
 
     def load(source: str, target: str) -> Corpus:
         corpus = load_corpus(recipe.corpus, source, target, archive_dir)
@@ -217,7 +216,7 @@ def run_folder(root: Path, corpus: str, direction: str, name: str) -> Path:
     parts = Path(name).parts
     if not parts or ".." in parts or Path(name).is_absolute():
         raise UserError(f"{name!r} is no name of a folder")
-    return check_folder(root / corpus / direction / name, RUN)
+    return check_folder(root / corpus / direction / name, SPECIAL_IN_RUN)
 
 
 def _rule(ratio: float, minimum: float, maximum: float) -> Clean:

@@ -7,7 +7,7 @@ from ..analysis import analyses
 from ..analysis.base import AnalysisResult
 from ..evaluation.runs import Run, RunResult, runs_by_name
 from ..evaluation.training_log import read_curves
-from ..files import whole_file
+from ..files import atomic_write
 from ..reporting.figure import Figure
 from ..reporting.html import Block, Details, Paragraph, Section, page
 from ..reporting.table import Table
@@ -38,7 +38,7 @@ def write_report(runs: Sequence[Run], folder: Path) -> Path:
     baseline, *others = systems
     text = f"A report of labo-fairseq on {baseline}{''.join(f', {name}' for name in others)}"
     text += "; the first is the baseline." if others else "."
-    with whole_file(path) as part:
+    with atomic_write(path) as part:
         part.write_text(page(f"{corpus}, {directions}", text, sections), encoding="utf-8")
     return path
 

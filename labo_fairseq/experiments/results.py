@@ -15,7 +15,7 @@ from ..evaluation.metrics import Metric, Score, find_metric, score, sentence_sta
 from ..evaluation.runs import Run, RunResult, load_run
 from ..evaluation.significance import SAMPLES, paired_p, resample
 from ..evaluation.training_log import read_curves
-from ..files import whole_file, write_json
+from ..files import atomic_write, write_json
 from ..reporting.figure import PALETTE, line_style, plain, save_png
 from ..reporting.table import Table
 from .grid import Grid, Job, result_of
@@ -86,7 +86,7 @@ def write_report(grid: Grid, root: Path, folder: Path, metric: str = "bleu") -> 
         raise UserError(f"no run of {grid.name} has Moses tokens, which {metric!r} needs")
     paths = [folder / name for name in ("table.md", "table.csv", "scores.json")]
     for path, text in zip(paths, (markdown(grid, cells, metric, len(finished)), to_csv(cells))):
-        with whole_file(path) as part:
+        with atomic_write(path) as part:
             part.write_text(text, encoding="utf-8")
     write_json(paths[2], [{**asdict(cell), "mean": cell.mean, "std": cell.std} for cell in cells])
     figures = [folder / "scores.png", folder / "curves.png"]

@@ -16,13 +16,13 @@ from typing import Any, Callable, Dict, Iterator, List, Optional
 from tqdm import tqdm
 
 from ..checkpoints import load_checkpoint
-from ..commands import run_module
 from ..errors import UserError
 from ..evaluation.evaluate import evaluate
 from ..evaluation.generate import Decoding
 from ..evaluation.runs import Run, RunResult, TrainingCost, read_json
 from ..evaluation.training_log import parse_record, read_curves
 from ..files import locked, write_json
+from ..subprocesses import run_module
 from .checkpoint_recovery import recover_checkpoints
 from .config import for_machines, to_yaml, with_paths
 from .machines import Machines

@@ -16,10 +16,10 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from ..commands import child_command
 from ..errors import UserError
 from ..evaluation.runs import RunResult
 from ..evaluation.training_log import parse_record
+from ..subprocesses import child_command
 from .grid import Grid, Job, result_of
 
 _POLL = 0.5  # seconds

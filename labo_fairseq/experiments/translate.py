@@ -6,7 +6,6 @@ from threading import Thread
 from typing import IO, List
 
 from ..checkpoints import load_checkpoint
-from ..commands import LastWords
 from ..data.corpora.sources import Stream
 from ..data.encode import to_tokens_and_subwords
 from ..data.prepared_corpus import Prepared
@@ -14,6 +13,7 @@ from ..data.types import Pair
 from ..errors import UserError
 from ..evaluation.generate import Decoding, decoding_options, finish
 from ..evaluation.runs import Run
+from ..subprocesses import ErrorTail
 
 
 def translate(run: Run, direction: Pair, decoding: Decoding) -> None:
@@ -39,7 +39,7 @@ def translate(run: Run, direction: Pair, decoding: Decoding) -> None:
     )
     refused: List[UserError] = []
     Thread(target=_feed, args=(process.stdin, run.data, direction[0], refused), daemon=True).start()
-    words = LastWords()
+    words = ErrorTail()
     empty = False
     assert process.stdout is not None
     with process:
@@ -51,7 +51,7 @@ def translate(run: Run, direction: Pair, decoding: Decoding) -> None:
                 text = "" if empty else line.rstrip("\n").split("\t", 2)[2]
                 print(finish(run.data, direction[1], [text])[0], flush=True)
             else:
-                words.hear(line)
+                words.feed(line)
     if refused:
         raise refused[0]
     if process.returncode != 0:

@@ -20,8 +20,7 @@ from torch.utils.data import Dataset
 
 from ..data.archives import Archive, archive_folder, cache_folder, fetch, fetch_wheel
 from ..errors import UserError
-from ..files import digest_of
-from ..resources import configs
+from ..files import configs, digest_of
 from .files import ImageFiles, list_classes, list_images
 
 #: of the images that are drawn for validation: all runs and methods have the same

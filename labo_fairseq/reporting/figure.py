@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Dict, Optional, Tuple
 
-from ..files import whole_file
+from ..files import atomic_write
 
 NO_FIGURE = "no figure: matplotlib is not installed (pip install 'labo-fairseq[plots]')"
 
@@ -40,7 +40,7 @@ def save_png(path: Path, size: Tuple[float, float], paint: Callable[[Any], None]
     if canvas is None:
         return False
     paint(canvas)
-    with whole_file(path) as part:
+    with atomic_write(path) as part:
         canvas.savefig(part, dpi=120, format="png")
     return True
 

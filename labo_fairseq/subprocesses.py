@@ -30,7 +30,7 @@ runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 _LONGEST_REASON = 300  # characters
 
 
-class LastWords:
+class ErrorTail:
     """Why a Python program failed, in one line: the error of its last traceback, or the last line that it wrote."""
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class LastWords:
         self._error: List[str] = []
         self._in_traceback = False
 
-    def hear(self, line: str) -> None:
+    def feed(self, line: str) -> None:
         """Take note of the next line."""
         text = line.strip()
         if not text:
@@ -87,7 +87,7 @@ def run_module(
     Raises:
         UserError: the command fails; the message says why.
     """
-    words = LastWords()
+    words = ErrorTail()
     process = subprocess.Popen(
         child_command(module, arguments),
         stdin=subprocess.PIPE,
@@ -105,7 +105,7 @@ def run_module(
             file.write(line)
             file.flush()
             watch(line.rstrip("\n"))
-            words.hear(line)
+            words.feed(line)
         status = process.wait()
     if status == -signal.SIGKILL:
         raise UserError(f"{name} was killed, perhaps for want of memory; the same command goes on from here, see {log}")
