@@ -2,6 +2,7 @@
 # Makes its own environment and runs the tests, one file a core. Arguments go to pytest:
 #
 #   bash scripts/run_tests.sh                      everything
+#   bash scripts/run_tests.sh --fast               tests/unit: no training, under two minutes
 #   bash scripts/run_tests.sh -k loss              the tests of the loss
 #   LABO_PYTHON=python3.10 bash scripts/run_tests.sh
 set -euo pipefail
@@ -10,4 +11,7 @@ source scripts/environment.sh
 use_environment dev
 # the tests train on every core already; threads of their own would only wait for each other
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+if [ "${1:-}" = --fast ]; then
+    set -- tests/unit "${@:2}"
+fi
 exec python -m pytest --numprocesses auto --dist loadfile "$@"

@@ -1,8 +1,8 @@
 """A long training, once undisturbed and once killed and taken up again after every checkpoint: is it the same one?
 
-  python benchmarks/endurance.py                              20,000 updates, killed 19 times: half an hour on two cores
-  python benchmarks/endurance.py --updates 3000 --every 500
-  python benchmarks/endurance.py --seed 7 --out endurance.json
+  python tests/robustness/endurance.py                    20,000 updates, killed 19 times: half an hour on two cores
+  python tests/robustness/endurance.py --updates 3000 --every 500
+  python tests/robustness/endurance.py --seed 7 --out endurance.json
 
 The model is tiny, the text 2,000 verses of the Bible, which pip can fetch. Every so many updates fairseq validates and
 writes a checkpoint; within a second or two after that, the second training is killed -9 with all its processes, and the

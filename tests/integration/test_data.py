@@ -21,7 +21,7 @@ from labo_fairseq.errors import UserError
 from labo_fairseq.files import atomic_directory, atomic_write, locked, read_lines, write_lines
 from labo_fairseq.subprocesses import run_fairseq
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_bible_is_aligned(bible):

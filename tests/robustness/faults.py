@@ -1,8 +1,8 @@
 """Kills commands at random moments, gives them again, and compares what they leave with an undisturbed run.
 
-  python benchmarks/faults.py                                    10 kills a step, 70 in all; an hour on two cores
-  python benchmarks/faults.py --steps preparation training --kills 3
-  python benchmarks/faults.py --seed 7 --out faults.json
+  python tests/robustness/faults.py                                    10 kills a step, 70 in all; an hour on two cores
+  python tests/robustness/faults.py --steps preparation training --kills 3
+  python tests/robustness/faults.py --seed 7 --out faults.json
 
 The steps are preparation, training, generation, evaluation of an average, an experiment of two runs at once, its
 tables, and a report with its analyses, on verses of the Bible, which pip can fetch. In a trial a step is begun, killed
