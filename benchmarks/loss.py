@@ -4,7 +4,7 @@
   python benchmarks/loss.py --dtypes float32 bfloat16 float16
   python benchmarks/loss.py --device cuda --shapes 2048x10000 4096x40000 8192x131072
 
-Two comparisons a shape (tokens x vocabulary). "logits": from given logits to their gradient. "projection": from
+Two comparisons per shape (tokens x vocabulary). "logits": from given logits to their gradient. "projection": from
 hidden states and the weight of the output layer to the gradients of both, the logits being made on the way.
 
 time     median over the rounds of (time / time of fairseq's label smoothing in the same round); in a round every
@@ -218,7 +218,7 @@ def resident(field: str) -> int:
 
 
 def compare(case: Case, comparison: str, rounds: int) -> List[Dict[str, Any]]:
-    """One row a method."""
+    """One row per method."""
     times = measure_times(case, comparison, rounds)
     rows = []
     peaks = {}
@@ -252,7 +252,7 @@ def table(rows: List[Dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def plot(rows: List[Dict[str, Any]], picture: Path) -> bool:
+def plot(rows: List[Dict[str, Any]], figure_path: Path) -> bool:
     """Bars of time and memory; False where matplotlib is not installed."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -283,7 +283,7 @@ def plot(rows: List[Dict[str, Any]], picture: Path) -> bool:
             ax.margins(x=0.12)
             ax.set_title(f"{quantity} / {BASE}", fontsize=9)
         axes[0].set_ylabel(title, fontsize=8)
-    with atomic_write(picture) as part:
+    with atomic_write(figure_path) as part:
         figure.savefig(part, dpi=110, format="png")
     return True
 
@@ -329,7 +329,7 @@ def main() -> None:
     setting = {"torch": torch.__version__, "python": platform.python_version(), "machine": machine}
     write_json(arguments.out.with_suffix(".json"), {**setting, "rounds": arguments.rounds, "rows": rows})
     if not plot(rows, arguments.out.with_suffix(".png")):
-        print("no picture: matplotlib is not installed")
+        print("no figure: matplotlib is not installed")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@
 The text is the Bible, German to English, which pip can fetch. In a round every method trains the same updates in a
 fresh process; LABO without a smoothing warm-up, so that every update is one of its own.
 
-speed    median over the rounds of (target tokens a second / those of fairseq's label smoothing in the same round), by
+speed    median over the rounds of (target tokens per second / those of fairseq's label smoothing in the same round), by
          fairseq's own count; of a round, the median of its log's intervals but for the first, which warms up.
 memory   peak of the whole process: on a CPU the resident set, Python and the libraries included; on a GPU what torch's
          allocator gave out, which fairseq logs to a tenth of a GiB.
@@ -49,7 +49,7 @@ METHODS: Dict[str, Tuple[str, Tuple[str, ...]]] = {
 
 
 class Measured(NamedTuple):
-    speed: float  # target tokens a second
+    speed: float  # target tokens per second
     memory: float  # MiB at the peak
 
 
@@ -85,7 +85,7 @@ def train(config: Config, data: Prepared) -> Measured:
 def measure(
     methods: List[str], data: Prepared, updates: int, rounds: int, overrides: List[str]
 ) -> List[Dict[str, Any]]:
-    """One row a method."""
+    """One row per method."""
     found: Dict[str, List[Measured]] = {method: [] for method in methods}
     with tqdm(total=rounds * len(methods), unit=" trainings") as bar:
         for _ in range(rounds):

@@ -1,4 +1,4 @@
-"""LABO, learned label regularisation, for fairseq.
+"""LABO, learned label regularization, for fairseq.
 
 The folder of this package is what ``fairseq-train --user-dir`` takes. The criterions register themselves as soon as
 fairseq is there: at once where it has been imported, or when it will be. So either may be imported first, and a script

@@ -65,8 +65,10 @@ def _command(commands, name: str, run, summary: str, description: str = "") -> a
 
 def _add_training_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--criterion", default="labo", choices=methods(), help="what to train with")
-    parser.add_argument("--seed", type=SEED, default=1, help="of initialisation, dropout and the order of the batches")
-    parser.add_argument("--smoke", action="store_true", help="all of it in minutes on a CPU, for a model of no use")
+    parser.add_argument("--seed", type=SEED, default=1, help="of initialization, dropout and the order of the batches")
+    parser.add_argument(
+        "--smoke", action="store_true", help="smoke test in minutes on a CPU: tiny model, meaningless scores"
+    )
     parser.add_argument("--fresh", action="store_true", help="start the training over, whatever an earlier call did")
     parser.add_argument(
         "settings",
@@ -89,7 +91,7 @@ def _add_prepare(commands) -> None:
         commands,
         "prepare",
         _prepare,
-        "prepare a corpus: fetch, tokenise, clean, learn and apply BPE, binarise",
+        "prepare a corpus: fetch, tokenize, clean, learn and apply BPE, binarize",
         "Prepare one of the paper's corpora, or 'custom': your own files through the same pipeline. Both directions "
         "of a language pair share their files.",
     )
@@ -99,7 +101,7 @@ def _add_prepare(commands) -> None:
     parser.add_argument("--archive-dir", type=Path, metavar="DIR", help=_DATA_HELP)
     parser.add_argument("--workers", type=PROCESSES, default=os.cpu_count() or 1, metavar="N", help="processes")
     parser.add_argument("--smoke", action="store_true", help="the first 2000 pairs only")
-    own = parser.add_argument_group("custom", "files of one sentence a line, plain or .gz, source language first")
+    own = parser.add_argument_group("custom", "files of one sentence per line, plain or .gz, source language first")
     for split in ("train", "valid", "test"):
         own.add_argument(
             f"--{split}", type=Path, nargs=2, metavar=("SOURCE", "TARGET"), help=f"the two files of the {split} set"
@@ -150,7 +152,7 @@ def _add_run(commands) -> None:
         _run,
         "prepare, train and score one experiment: the paper's, or the demo's (bible de-en)",
         "Prepare the corpus, train with configs/CORPUS_DIRECTION.yaml, translate the test sets, score them. "
-        "Steps whose output is complete are skipped; a run that was killed is taken up again. NUM_GPUS says how many "
+        "Steps whose output is complete are skipped; a run that was killed is resumed. NUM_GPUS says how many "
         "GPUs to use (default: all), and where that is none, NUM_CPU_WORKERS how many processes (default: 1); the "
         "batch of an update does not depend on them.",
     )
@@ -316,7 +318,7 @@ def _add_evaluate(commands) -> None:
     )
     parser.add_argument("--beam", type=BEAM, default=5, help="width of the search")
     parser.add_argument(
-        "--lenpen", type=length_penalty, default=1.0, help="length penalty: above 1 favours longer translations"
+        "--lenpen", type=length_penalty, default=1.0, help="length penalty: above 1 favors longer translations"
     )
     parser.add_argument("--metrics", nargs="+", default=[], metavar="METRIC", help=f"more scores: {_METRIC_HELP}")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
@@ -424,7 +426,7 @@ def _add_translate(commands) -> None:
         "translate",
         _translate,
         "translate lines from standard input with a trained run",
-        "Translate standard input, a line for a line, with a finished run.",
+        "Translate standard input, line by line, with a finished run.",
     )
     parser.add_argument("folder", nargs="?", type=Path, default=_RUNS, help=_NEWEST_HELP)
     parser.add_argument("--source", default="", metavar="LANG", help="to translate from, where a run knows several")
@@ -485,7 +487,7 @@ def main(argv: Optional[List[str]] = None) -> int:
         where = f"{error.filename}: " if error.filename else ""
         status, message = 1, f"{where}{error.strerror}; {what_to_do}"
     except KeyboardInterrupt:
-        status, message = 130, "interrupted; the same command goes on from here"
+        status, message = 130, "interrupted; re-run the same command to resume"
     # only now is the error gone, and with it the progress bars of what it ended
     print(f"labo-fairseq {args.command}: {message}", file=sys.stderr)
     return status

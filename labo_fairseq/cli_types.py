@@ -50,12 +50,12 @@ class Parser(argparse.ArgumentParser):
 
 
 def whole(least: int, most: int = sys.maxsize) -> Callable[[str], int]:
-    """The type of an option that is a whole number in a range."""
+    """The type of an option that is an integer in a range."""
 
     def parse(text: str) -> int:
         if not re.fullmatch(r"-?\d{1,20}", text) or not least <= int(text) <= most:
-            limit = f" and at most {most:,}" if most < sys.maxsize else ""
-            raise argparse.ArgumentTypeError(f"{text} is no whole number of at least {least}{limit}")
+            limit = f" and ≤ {most:,}" if most < sys.maxsize else ""
+            raise argparse.ArgumentTypeError(f"must be an integer ≥ {least}{limit}, got {text}")
         return int(text)
 
     return parse
@@ -68,7 +68,7 @@ def finite(text: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"{text} is no finite number")
+        raise argparse.ArgumentTypeError(f"must be a finite number, got {text}")
     return value
 
 
@@ -76,7 +76,7 @@ def length_penalty(text: str) -> float:
     """The type of an option that a length is raised to."""
     value = finite(text)
     if abs(value) > 10:
-        raise argparse.ArgumentTypeError(f"{text} is not between -10 and 10")
+        raise argparse.ArgumentTypeError(f"must be between -10 and 10, got {text}")
     return value
 
 

@@ -95,7 +95,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
-    """One line a string, UTF-8, ``\\n`` whatever the platform."""
+    """One line per string, UTF-8, ``\\n`` whatever the platform."""
     with open(path, "w", encoding="utf-8", newline="\n") as file:
         file.writelines(line + "\n" for line in lines)
 
@@ -117,7 +117,7 @@ def digest_of(path: Path, algorithm: str = "sha256") -> str:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """``value`` as indented JSON; ``path`` is whole or not there."""
+    """``value`` as indented JSON; ``path`` is complete or absent."""
     with atomic_write(path) as part:
         part.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 

@@ -43,7 +43,7 @@ def main() -> None:
             raise
         raise SystemExit(
             f"another worker of this training ended ({reason[:100]}): see its node; "
-            "the same command on every node goes on from the last checkpoint"
+            "re-run the same command on every node to resume from the last checkpoint"
         ) from None
 
 

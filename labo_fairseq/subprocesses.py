@@ -54,7 +54,7 @@ class ErrorTail:
             self._error.append(text)
 
     def __str__(self) -> str:
-        reason = " ".join(self._error) or self._last or "it said nothing"
+        reason = " ".join(self._error) or self._last or "(no output)"
         return reason if len(reason) <= _LONGEST_REASON else f"{reason[:_LONGEST_REASON]} …"
 
 
@@ -108,7 +108,9 @@ def run_module(
             words.feed(line)
         status = process.wait()
     if status == -signal.SIGKILL:
-        raise UserError(f"{name} was killed, perhaps for want of memory; the same command goes on from here, see {log}")
+        raise UserError(
+            f"{name} was killed (SIGKILL), possibly out of memory; re-run the same command to resume, see {log}"
+        )
     if status != 0:
         raise UserError(f"{name} ended with status {status}; see {log}: {words}")
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# IWSLT'14: Moses tokens, lower-cased, joint BPE of 10,000 operations, binarised for both directions of a language pair.
+# IWSLT'14: Moses tokens, lower-cased, joint BPE of 10,000 operations, binarized for both directions of a language pair.
 #
 #   bash scripts/prepare_iwslt14.sh [de-en | fr-en] [options]        --help lists all options
 set -euo pipefail

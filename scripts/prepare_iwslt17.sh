@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# IWSLT'17 German and French to English: 16k SentencePiece units for all three languages, binarised.
+# IWSLT'17 German and French to English: 16k SentencePiece units for all three languages, binarized.
 #
 #   bash scripts/prepare_iwslt17.sh [options]        --help lists all options
 set -euo pipefail

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Multi30k: Moses tokens, joint BPE of 10,000 operations, binarised for both directions of a language pair.
+# Multi30k: Moses tokens, joint BPE of 10,000 operations, binarized for both directions of a language pair.
 #
 #   bash scripts/prepare_multi30k.sh [de-en | fr-en] [options]        --help lists all options
 set -euo pipefail

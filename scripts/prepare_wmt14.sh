@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# WMT'14 English-German: Moses tokens, joint BPE of 40,000 operations, binarised for both directions.
+# WMT'14 English-German: Moses tokens, joint BPE of 40,000 operations, binarized for both directions.
 #
 #   bash scripts/prepare_wmt14.sh [options]        --help lists all options
 set -euo pipefail

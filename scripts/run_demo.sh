@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The main job, from nothing: a virtual environment, the Bible, a small Transformer, BLEU and a picture.
+# The demo, from nothing: a virtual environment, the Bible, a small Transformer, BLEU and a figure.
 #
 #   bash scripts/run_demo.sh                       German to English, LABO
 #   bash scripts/run_demo.sh --criterion ls        plain label smoothing, to compare with

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes its own environment and runs the tests, one file a core. Arguments go to pytest:
+# Makes its own environment and runs the tests, one file per core. Arguments go to pytest:
 #
 #   bash scripts/run_tests.sh                      everything
 #   bash scripts/run_tests.sh --fast               tests/unit: no training, under two minutes

@@ -62,8 +62,8 @@ class Browser:
 
     def screenshot(self, path):
         """The whole page as PNG."""
-        picture = self.devtools("Page.captureScreenshot", captureBeyondViewport=True)
-        path.write_bytes(base64.b64decode(picture["data"]))
+        screenshot = self.devtools("Page.captureScreenshot", captureBeyondViewport=True)
+        path.write_bytes(base64.b64decode(screenshot["data"]))
 
 
 @contextmanager

@@ -37,7 +37,7 @@ OPTIMISATION = (
     *("--optimizer", "adam", "--lr", "1e-3", "--max-tokens", "400", "--seed", "3", "--num-workers", "0"),
     *("--distributed-world-size", "1", "--log-format", "json", "--log-interval", "1"),
 )
-# What fairseq keeps beside the parameters: a buffer of uninitialised memory, there for its dtype, and copies of
+# What fairseq keeps beside the parameters: a buffer of uninitialized memory, there for its dtype, and copies of
 # weights for fast inference, which 0.12.2 makes whenever it loads a checkpoint.
 _NOT_TRAINED = re.compile(r"_float_tensor$|\d\.(in_proj|out_proj|fc1|fc2)_(weight|bias)$")
 

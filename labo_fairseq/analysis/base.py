@@ -28,7 +28,7 @@ class AnalysisResult:
     metadata: Dict[str, Any]  # what the JSON file says beside them
 
     def write(self, folder: Path) -> List[Path]:
-        """``NAME.md``, ``.csv``, ``.json`` and a PNG per figure in ``folder``, each whole; those that were made.
+        """``NAME.md``, ``.csv``, ``.json`` and a PNG per figure in ``folder``, written atomically; what was written.
 
         A figure is left out where matplotlib is not installed.
         """

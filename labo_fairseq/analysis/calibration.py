@@ -111,7 +111,7 @@ def reliability(confidence: np.ndarray, correct: np.ndarray, bins: int = 10) -> 
 
 
 def check_bins(bins: int) -> None:
-    """UserError where ``bins`` is no number of intervals."""
+    """UserError where ``bins`` is not a number of intervals."""
     if bins < 1:
         raise UserError(f"the number of bins must be an integer ≥ 1, got {bins}")
 

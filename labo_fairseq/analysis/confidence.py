@@ -73,7 +73,7 @@ class Confidence:
 
 
 def summarize_hypotheses(sentences: Sequence[np.ndarray]) -> HypothesisSummary:
-    """Summary of the probabilities (tokens,) of each sentence's chosen tokens."""
+    """Summary of the probabilities (tokens,) of each sentence's hypothesis tokens."""
     values = np.concatenate([*sentences, np.zeros(0)])
     if not len(values):
         return HypothesisSummary(0, None, None, None, [0.0] * HISTOGRAM_BINS)
@@ -97,10 +97,10 @@ def summarize_teacher_forced(tokens: Predictions, bins: int = 10) -> TeacherForc
 
 
 class ConfidenceAnalysis(Analysis):
-    """Probabilities of chosen tokens on the thirds by Frequency Score, figure 2; predictions under teacher forcing."""
+    """Probabilities of hypothesis tokens on the thirds by Frequency Score (figure 2); teacher-forced predictions."""
 
     name = "confidence"
-    summary = "probabilities of the chosen tokens on the same parts (figure 2), and under teacher forcing"
+    summary = "probabilities of the hypothesis tokens on the same parts (figure 2), and under teacher forcing"
     description = (
         "The probabilities of the tokens that beam search with beam 5 chose; and, with the reference given token by "
         "token, accuracy, confidence, entropy and expected calibration error."

@@ -95,8 +95,8 @@ def score_parts(
 
     Args:
         scores: Frequency Score of every source sentence.
-        systems: name → detokenised translations, the baseline first.
-        references: one a sentence.
+        systems: name → detokenized translations, the baseline first.
+        references: one per sentence.
         scoring: how translations of the corpus are scored.
 
     Raises:

@@ -32,7 +32,7 @@ class Hypotheses:
 
     lines: List[str]  # detokenized
     subwords: List[str]
-    probabilities: List[np.ndarray]  # (tokens,) of the chosen tokens, the last one ``</s>``
+    probabilities: List[np.ndarray]  # (tokens,) of the hypothesis tokens, the last one ``</s>``
 
 
 def held_out(run: Run) -> List[HeldOut]:

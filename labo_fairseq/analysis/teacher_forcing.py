@@ -1,4 +1,4 @@
-"""A run's model in this process, told the right translation token by token (teacher forcing)."""
+"""A run's model in this process, told the reference translation token by token (teacher forcing)."""
 
 import warnings
 from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple, TypeVar

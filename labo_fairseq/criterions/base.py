@@ -121,7 +121,7 @@ class RegularizedCriterion(LabelSmoothedCrossEntropyCriterion):
     def stop_where_not_finite(self, loss: Tensor) -> None:
         """End the program at a loss that is NaN or infinite, before its gradient reaches a parameter.
 
-        The loss is not scaled yet: a loss scale that is too large overflows the gradient alone, which fairseq mends.
+        The loss is not scaled yet: a loss scale that is too large overflows the gradient alone, which fairseq corrects.
         """
         if not torch.isfinite(loss).all():
             update = self.updates.num_updates + 1

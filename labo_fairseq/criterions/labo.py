@@ -20,7 +20,7 @@ class LaboConfig(RegularizedConfig):
     )
     alpha: str = field(
         default="adaptive",
-        metadata={"help": "smoothing mass: 'adaptive' (Eq. 16, one value a token) or a number in [0, 1]"},
+        metadata={"help": "smoothing mass: 'adaptive' (Eq. 16, one value per token) or a number in [0, 1]"},
     )
     rho: float = field(
         default=0.5,

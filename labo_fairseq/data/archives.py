@@ -124,7 +124,7 @@ def fetch(archive: Archive, folder: Path, archive_dir: Optional[Path] = None) ->
     """Path of ``archive``: the user's own, see :func:`archive_folder`, or the one in ``folder``, downloaded if need be.
 
     The user's file lies at ``corpus/file`` or at ``file``. A download that is cut is kept as a ``.part``; the next call
-    goes on from there.
+    resumes there.
 
     Raises:
         UserError: no mirror gives the file, the user's file is another one, or the disk is full.
@@ -235,7 +235,7 @@ def download(url: str, path: Path, label: str, size: Optional[int] = None) -> No
     """Bring ``path`` to all the bytes that ``url`` serves; those that it holds already are not asked for again.
 
     ``label`` is what the progress bar says.
-    A connection that breaks is taken up again as long as each brings something.
+    A connection that breaks is resumed as long as each brings something.
 
     Raises:
         MirrorError: the address fails, or its file is not of ``size`` bytes; what has arrived stays in ``path``.

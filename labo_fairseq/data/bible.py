@@ -48,7 +48,7 @@ def split_by_chapter(
 ) -> Corpus:
     """Whole chapters, drawn at random, make up the validation and the test set; the rest is for training.
 
-    Neighbouring verses repeat each other, so a split by verse would let the model see its test set.
+    Neighboring verses repeat each other, so a split by verse would let the model see its test set.
     """
     chapters = sorted({verse[:2] for verse in verses})
     if len(chapters) <= valid_chapters + test_chapters:

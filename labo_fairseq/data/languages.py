@@ -61,7 +61,7 @@ def normalize_language(text: str) -> str:
     """
     code = text.lower().replace("-", "_")
     if not _CODE.fullmatch(code):
-        raise UserError(f"{text!r} is no language code: write it as in de, pt_br or zh_hant")
+        raise UserError(f"{text!r} is not a language code: expected one like de, pt_br or zh_hant")
     return code
 
 

@@ -1,6 +1,6 @@
 """What Moses' Perl scripts do to text, in Python.
 
-By sacremoses, mended where it differs from the scripts of Moses' commit 34452895 (2025): docs/moses.md has the
+By sacremoses, patched where it differs from the scripts of Moses' commit 34452895 (2025): docs/moses.md has the
 comparison. Lines are without their line break, and stay as many as they were.
 """
 
@@ -28,7 +28,7 @@ def check_languages(languages: Iterable[str]) -> None:
     """UserError names the first of ``languages`` that is none of :data:`LANGUAGES`."""
     for language in languages:
         if language not in LANGUAGES:
-            raise UserError(f"no tokeniser for the language {language!r}: Moses has {', '.join(LANGUAGES)}")
+            raise UserError(f"no tokenizer for the language {language!r}: Moses has {', '.join(LANGUAGES)}")
 
 
 def tokenise(language: str, lines: List[str], escape: bool = True, dash_splits: bool = False) -> List[str]:
@@ -66,7 +66,7 @@ def lowercase(lines: List[str]) -> List[str]:
 
 
 def keeps(source: str, target: str, ratio: float, minimum: int, maximum: int) -> bool:
-    """Whether ``clean-corpus-n.perl -ratio ratio … minimum maximum`` keeps a pair of tokenised lines.
+    """Whether ``clean-corpus-n.perl -ratio ratio … minimum maximum`` keeps a pair of tokenized lines.
 
     Without escaping, ``|`` separates factors in Moses: the script takes it out of text without factors before
     it counts, and so does this; the caller's lines keep it.

@@ -1,7 +1,7 @@
 """Several directions in one model: raw text in SentencePiece units that all languages share.
 
 The recipe of fairseq's ``prepare-iwslt17-multilingual.sh``: one BPE model of SentencePiece over all training text,
-no other tokenisation, and training pairs dropped that are longer than so many units on either side.
+no other tokenization, and training pairs dropped that are longer than so many units on either side.
 """
 
 import shutil
@@ -43,7 +43,7 @@ class MultilingualRecipe:
 
 
 def prepare_multilingual(corpora: Dict[Pair, Corpus], recipe: MultilingualRecipe, folder: Path) -> Prepared:
-    """Prepare one corpus a direction in ``folder``, which is whole when this returns and not there if it does not.
+    """Prepare one corpus per direction in ``folder``, which is complete when this returns and absent if it does not.
 
     Raises:
         UserError: a folder with files of the user's own, an empty split, a sentence that :func:`within` refuses, or

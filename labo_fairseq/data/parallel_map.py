@@ -42,7 +42,7 @@ def mapped(
             while pending:
                 yield from _next(pending, bar)
     except BrokenProcessPool:
-        raise UserError(f"{what}: a process was killed, perhaps for want of memory: use fewer --workers") from None
+        raise UserError(f"{what}: a process was killed, possibly out of memory: use fewer --workers") from None
 
 
 def chunks(items: Iterable[Item], size: int = _CHUNK) -> Iterator[List[Item]]:
@@ -55,7 +55,7 @@ def chunks(items: Iterable[Item], size: int = _CHUNK) -> Iterator[List[Item]]:
 
 
 def _follow_parent() -> None:
-    """End with the parent process, even where that is killed; the queue between them would be waited on for ever."""
+    """End with the parent process, even where that is killed; the queue between them would be waited on forever."""
 
     def follow() -> None:
         parent_process().join()

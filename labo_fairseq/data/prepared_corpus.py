@@ -85,7 +85,7 @@ class Prepared:
         return f"test{number}" if number else "test"
 
     def raw(self, split: str, language: str) -> Path:
-        """Untouched text, one sentence a line: what BLEU is scored against."""
+        """Untouched text, one sentence per line: what BLEU is scored against."""
         return self.folder / "raw" / f"{split}.{language}"
 
     def tokens(self, split: str, language: str) -> Path:
@@ -120,8 +120,8 @@ class Prepared:
             UserError: another ``recipe`` was prepared here, or BPE codes, units or dictionaries are gone or others.
         """
         if self.recipe != recipe:
-            what = "another corpus, or one prepared otherwise" if self.recipe else "no prepared corpus"
-            raise UserError(f"{self.folder} holds {what}: put back what the run was trained on")
+            what = "data from another corpus or other settings" if self.recipe else "no prepared corpus"
+            raise UserError(f"{self.folder} holds {what}: restore the data this run was trained on")
         for name, digest in (digests or self.digests).items():
             path = self.folder / name
             if not path.is_file() or digest_of(path) != digest:

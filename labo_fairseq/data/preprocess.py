@@ -1,6 +1,6 @@
-"""From raw sentence pairs to what ``fairseq-train`` reads: tokenised, in joint BPE, binarised.
+"""From raw sentence pairs to what ``fairseq-train`` reads: tokenized, in joint BPE, binarized.
 
-Three passes over files, none of which is ever whole in memory: tokenise and clean, learn the BPE, apply it.
+Three passes over files, none of which is ever entirely in memory: tokenize and clean, learn the BPE, apply it.
 """
 
 import shutil
@@ -75,12 +75,12 @@ class Line(NamedTuple):
 
 
 def prepare(corpus: Corpus, recipe: Recipe, folder: Path) -> Prepared:
-    """Prepare ``corpus`` in ``folder``, which is whole when this returns and not there if it does not.
+    """Prepare ``corpus`` in ``folder``, which is complete when this returns and absent if it does not.
 
     Training pairs are cleaned, all others are kept: scores need every line of a test set.
 
     Raises:
-        UserError: a language without a tokeniser, a folder with files of the user's own, an empty split, a text too
+        UserError: a language without a tokenizer, a folder with files of the user's own, an empty split, a text too
             small for BPE, a sentence that :func:`within` refuses, or ``fairseq-preprocess`` fails.
     """
     check_languages(recipe.languages)
@@ -90,7 +90,7 @@ def prepare(corpus: Corpus, recipe: Recipe, folder: Path) -> Prepared:
         splits, counts = ["train", "valid", *tests], Counter()
         for split, pairs in corpus.items():
             short = within(pairs, lambda pair: pair, excess_of_line, split, recipe.languages, split == "train")
-            lines = mapped(partial(_tokenise, recipe, split == "train"), short, recipe.workers, f"tokenise {split}")
+            lines = mapped(partial(_tokenise, recipe, split == "train"), short, recipe.workers, f"tokenize {split}")
             counts += write_pairs(_split(lines, split, recipe.validation_every), first, recipe.languages)
         refuse_empty(counts, splits)
         learn_joint_bpe(

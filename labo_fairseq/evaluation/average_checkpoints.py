@@ -15,7 +15,7 @@ def average_checkpoints(paths: Sequence[Path], output: Path) -> None:
     """Write the mean of checkpoints, the newest last in ``paths``, as a checkpoint of fairseq.
 
     Floating-point tensors of ``model`` are added in float32 and keep their type; all else, such as a count of updates
-    in the model and the state of the optimiser, is the newest one's. ``output`` is whole or not there.
+    in the model and the state of the optimizer, is the newest one's. ``output`` is complete or absent.
 
     Raises:
         UserError: a file is not a checkpoint, or they are of different models.

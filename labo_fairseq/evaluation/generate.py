@@ -56,7 +56,7 @@ def decoding_options(data: Prepared, checkpoint: Path, source: str, target: str,
 
 
 def finish(data: Prepared, language: str, lines: List[str]) -> List[str]:
-    """Text of translations without their subwords: Moses' tokens joined, unless it was never tokenised."""
+    """Text of translations without their subwords: Moses' tokens joined, unless it was never tokenized."""
     return lines if data.multilingual else detokenise(language, lines)
 
 
@@ -75,7 +75,7 @@ def translate_test(
 ) -> None:
     """Translate a test set, or "valid", into ``output``, a detokenized line per sentence, and :func:`tokens_of` it.
 
-    Both are whole or not there; what is there already is not made again.
+    Both are complete or absent; what is there already is not made again.
 
     Raises:
         UserError: fairseq fails, or leaves a sentence out.

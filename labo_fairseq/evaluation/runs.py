@@ -58,7 +58,7 @@ class RunResult:
     evaluation: Evaluation
 
     def write(self, path: Path) -> None:
-        """Write ``path``, which is whole or not there."""
+        """Write ``path``, which is complete or absent."""
         training, evaluation = asdict(self.training), self.evaluation.to_json()
         write_json(path, {**vars(self), "training": training, "evaluation": evaluation})
 
@@ -89,7 +89,7 @@ class Run:
 
     @property
     def log(self) -> Path:
-        """fairseq's own log of the training, one JSON record a line."""
+        """fairseq's own log of the training, one JSON record per line."""
         return self.folder / "train.log"
 
     @property
@@ -118,7 +118,7 @@ class Run:
         return self.checkpoint
 
     def hypotheses(self, test: str, direction: Pair) -> Path:
-        """Detokenized translations of a test set, one a line."""
+        """Detokenized translations of a test set, one per line."""
         return self.folder / "translations" / f"{self.data.split(test, *direction)}.{direction[1]}"
 
     def translated(self, test: str, direction: Pair) -> Translation:

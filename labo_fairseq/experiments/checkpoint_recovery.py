@@ -1,4 +1,4 @@
-"""The checkpoint that a killed training goes on from."""
+"""The checkpoint that a killed training resumes from."""
 
 import re
 import shutil
@@ -15,11 +15,11 @@ _STATE = re.compile(r"checkpoint(\d+|_\d+_\d+|_best|_last)\.pt")
 
 
 def recover_checkpoints(folder: Path) -> int:
-    """Make ``checkpoint_last.pt``, from which fairseq goes on, and ``checkpoint_best.pt`` whole.
+    """Make ``checkpoint_last.pt``, from which fairseq resumes, and ``checkpoint_best.pt`` whole.
 
     fairseq writes a state of the training to one file and copies it to these two names. Where one of them is damaged
-    or missing, another file with the same state takes its place; for the last one, the newest that is whole. Damaged
-    files are set aside, and stderr is told. Where nothing is whole the training starts from nothing.
+    or missing, another file with the same state takes its place; for the last one, the newest that is intact. Damaged
+    files are set aside, and stderr is told. Where nothing is intact the training starts from nothing.
 
     Returns:
         How many updates the training has made.
@@ -35,7 +35,7 @@ def recover_checkpoints(folder: Path) -> int:
     else:
         return 0
     if path.name != LAST:
-        print(f"the training goes on from {path}", file=sys.stderr)
+        print(f"the training resumes from {path}", file=sys.stderr)
         _copy(path, folder / LAST)
     best = state["extra_state"].get("best")
     if best is not None and not _reached(folder / BEST, best):

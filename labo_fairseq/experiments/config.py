@@ -46,7 +46,7 @@ def compose(name: str, overrides: Sequence[str] = ()) -> Config:
         raise UserError(f"no configuration {name!r}: join one of {stems} and one of {', '.join(methods())} with '_'")
     for override in overrides:
         if "=" not in override.lstrip("="):
-            raise UserError(f"{override!r} is no setting: write it as in criterion.tau=1.15")
+            raise UserError(f"invalid override {override!r}: expected KEY=VALUE, e.g. criterion.tau=1.15")
     stem, _, method = name.rpartition("_")
     own = OmegaConf.load(configs() / f"{stem}.yaml")
     groups = {group: file for default in own.pop("defaults") if default != "_self_" for group, file in default.items()}
@@ -100,18 +100,18 @@ def _check(config: Config, merged: Config) -> None:
             raise ValueError(f"{name} is a group of settings, not one")
     optimization, frequency = merged["optimization"], merged["optimization"].get("update_freq")
     if not _counts(merged["dataset"].get("max_tokens")):
-        raise ValueError("dataset.max_tokens must be a whole number of at least 1")
+        raise ValueError("dataset.max_tokens must be an integer of at least 1")
     if not (isinstance(frequency, list) and len(frequency) == 1 and _counts(frequency[0])):
         raise ValueError("optimization.update_freq must be one whole number of at least 1 in brackets, as in [2]")
     lengths = [optimization[name] for name in ("max_update", "max_epoch") if optimization.get(name) is not None]
     if not (lengths and all(map(_counts, lengths))):
-        raise ValueError("optimization.max_update or optimization.max_epoch must be a whole number of at least 1")
+        raise ValueError("optimization.max_update or optimization.max_epoch must be an integer of at least 1")
     rates = optimization.get("lr")
     if not (isinstance(rates, list) and rates and all(type(rate) in (int, float) and 0 < rate < 1e9 for rate in rates)):
         raise ValueError("optimization.lr must be numbers above 0 in brackets, as in [0.001]")
     seed = merged["common"].get("seed", 1)
     if type(seed) is not int or not 0 <= seed < 1 << 32:
-        raise ValueError(f"common.seed is {seed}: it must be a whole number from 0 to {(1 << 32) - 1}")
+        raise ValueError(f"common.seed is {seed}: it must be an integer from 0 to {(1 << 32) - 1}")
     for name in ("no_save", "no_last_checkpoints"):
         if merged.get("checkpoint", {}).get(name):
             raise ValueError(f"checkpoint.{name} leaves no checkpoint to resume from or to score: leave it out")

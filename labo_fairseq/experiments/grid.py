@@ -68,7 +68,7 @@ class Job:
         return run_folder(root, self.corpus, self.direction, self.name)
 
     def arguments(self, root: Path) -> List[str]:
-        """What ``labo-fairseq`` is called with to make this run whole."""
+        """What ``labo-fairseq`` is called with to run or resume this experiment."""
         options = ["--criterion", self.method, "--seed", str(self.seed), "--folder", str(root), "--name", self.name]
         smoke = ["--smoke"] if self.smoke else []
         return ["run", self.corpus, self.direction, *options, *smoke, *self.settings, *self._teacher_path(root)]
@@ -92,7 +92,7 @@ _SHORT = {
 
 @dataclass(frozen=True)
 class Grid:
-    """All runs of an experiment, teachers before their pupils."""
+    """All runs of an experiment, teachers before their students."""
 
     name: str
     title: str
@@ -146,7 +146,7 @@ def result_of(job: Job, root: Path) -> Optional[RunResult]:
         return None
     result = RunResult.read(path)
     differing = [
-        # where the teachers lie is no setting of the method
+        # where the teachers lie is not a setting of the method
         name
         for name in differences(_config_of(job), result.settings["config"])
         if name != "criterion.teacher_path"
@@ -182,7 +182,7 @@ def _jobs(block: Any, number: int, smoke: bool) -> Iterator[Job]:
                 if each not in methods():
                     raise UserError(f"unknown method {each!r}: choose from {', '.join(methods())}")
             if type(seed) is not int or not 0 <= seed < 1 << 32:
-                raise UserError(f"the seed {seed!r} is no number from 0 to {(1 << 32) - 1}")
+                raise UserError(f"a seed must be an integer from 0 to {(1 << 32) - 1}, got {seed!r}")
             teachers = tuple(Job(corpus, direction, each, seed, smoke=smoke) for each in taught)
             if (method == "kd") != bool(teachers):
                 raise UserError("method kd, and no other, needs teachers")

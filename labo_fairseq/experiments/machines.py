@@ -76,7 +76,7 @@ def machines_here(
     """What NUM_GPUS and NUM_CPU_WORKERS say of this node.
 
     Raises:
-        UserError: one is no number, or see :class:`Machines`.
+        UserError: one is not a number, or see :class:`Machines`.
     """
     gpus = _number(environment, "NUM_GPUS", "a number of GPUs, 0 for the CPU", 0)
     workers = _number(environment, "NUM_CPU_WORKERS", "a number of processes, at least 1", 1)

@@ -112,7 +112,7 @@ def _train(run: Run, machines: Machines, made: int) -> TrainingCost:
         logged = read_curves(run.log)["train"]
         speeds = list(logged.get("wps", {}).values())
         cost = TrainingCost(
-            # fairseq's own count, which goes on where a run is resumed
+            # fairseq's own count, which continues where a run resumes
             seconds=max(logged.get("wall", {}).values(), default=None),
             target_tokens_per_second=statistics.median(speeds) if speeds else None,
             peak_memory_mib=resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss

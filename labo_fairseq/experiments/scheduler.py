@@ -54,7 +54,7 @@ def find_workers(number: Optional[int], gpus_per_run: int) -> Workers:
     named = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
     gpus = named if len(named) == there else [str(each) for each in range(there)]
     if gpus_per_run > max(1, there):
-        raise UserError(f"{gpus_per_run} GPUs a run were asked for and {there} are here")
+        raise UserError(f"{gpus_per_run} GPUs per run were asked for and {there} are here")
     return Workers(number or max(1, there // gpus_per_run), gpus[:there], gpus_per_run)
 
 
@@ -70,7 +70,7 @@ class Schedule:
         self.running: Dict[int, Tuple[Job, subprocess.Popen]] = {}  # by worker
 
     def complete(self) -> Dict[Job, str]:
-        """Make every run whole; those that failed, and why."""
+        """Run or resume every experiment; those that failed, and why."""
         with Live(get_renderable=self._table, console=self.console, refresh_per_second=1, transient=True):
             while self.waiting or self.running:
                 self._collect()
@@ -186,7 +186,7 @@ def progress(folder: Path) -> str:
 
 
 def _last_line(log: Path) -> str:
-    """What a run said last: a user's mistake, or the last words of what it called."""
+    """What a run said last: a user's mistake, or the final error message of what it called."""
     lines = log.read_text(encoding="utf-8", errors="replace").replace("\r", "\n").split("\n")
     last = next((line for line in reversed(lines) if line.strip()), "")
     prefix = "labo-fairseq run: "

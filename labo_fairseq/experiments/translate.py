@@ -17,14 +17,14 @@ from ..subprocesses import ErrorTail
 
 
 def translate(run: Run, direction: Pair, decoding: Decoding) -> None:
-    """Standard input to standard output, a line for a line; as one types, or in batches from a pipe.
+    """Standard input to standard output, line by line; as one types, or in batches from a pipe.
 
     Raises:
         UserError: a line is no UTF-8 or too long, the checkpoint is damaged, fairseq fails.
     """
     load_checkpoint(run.existing_checkpoint())
     batch = "1" if sys.stdin.isatty() else "64"
-    print(f"{' → '.join(direction)}, {run.folder}; one sentence a line, end with Ctrl-D", file=sys.stderr)
+    print(f"{' → '.join(direction)}, {run.folder}; one sentence per line, end with Ctrl-D", file=sys.stderr)
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "fairseq_cli.interactive"),

@@ -34,7 +34,7 @@ def _or_say_why(load_checkpoint: Callable) -> Callable:
                 reason = "its model has other parameters: see to it that architecture and dictionaries are the same"
             elif "does not match" not in reason:
                 raise
-            raise SystemExit(f"cannot go on from {filename}: {reason}") from None
+            raise SystemExit(f"cannot resume from {filename}: {reason}") from None
 
     return loaded
 

@@ -1,10 +1,10 @@
 """Let fairseq resume from a checkpoint as if it had never stopped. Three of its parts forget where they were.
 
 * The batches: since 0.12.3 those of all epochs are drawn in the first one, with a seed that counts epochs. A training
-  that is taken up in another epoch draws others, and sees some sentences twice and others not at all.
+  that resumes in another epoch draws others, and sees some sentences twice and others not at all.
 * ``polynomial_decay``: at the begin of an epoch the rate of one update is the highest, without decay; and where a
-  training is taken up after the warm-up, that of its first step.
-* The log: where a training is taken up between two epochs, the next averages are those of fewer updates.
+  training resumes after the warm-up, that of its first step.
+* The log: where a training resumes between two epochs, the next averages are those of fewer updates.
 """
 
 from functools import wraps

@@ -50,7 +50,9 @@ def calculate(expression: Any) -> Any:
     except (SyntaxError, ValueError):
         tree = None
     if tree is None or not all(isinstance(node, _ARITHMETIC) for node in ast.walk(tree)):
-        raise SystemExit(f"the option {expression[:60]!r} is refused: it is no number, list or other plain value")
+        raise SystemExit(
+            f"the option {expression[:60]!r} is refused: it must be a number, a list or another plain value"
+        )
     return eval(compile(tree, "option", "eval"), {"__builtins__": {}})
 
 

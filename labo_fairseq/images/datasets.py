@@ -67,7 +67,7 @@ class ImageArray:
         return ImageArray(self.pixels[indices], self.labels[indices])
 
     def load(self, indices: Tensor, generator: Optional[torch.Generator] = None) -> Tensor:
-        """Images (n, C, H, W), uint8; ``generator`` is of no use here."""
+        """Images (n, C, H, W), uint8; ``generator`` is not used."""
         return self.pixels[indices]
 
 

@@ -8,7 +8,7 @@ Put ``β = ατ`` and ``P*`` into Eq. 14, and every sum over the vocabulary but 
     ∂R/∂z  = p − (1−α)·onehot(k) − α·P*
     α      = 1 − ρ·H(p)/log K                                          (Eq. 16, constant for the gradient)
 
-The gradient is the same whether ``P*`` is held constant or not, because ``P*`` minimises ``R`` (Eq. 17).
+The gradient is the same whether ``P*`` is held constant or not, because ``P*`` minimizes ``R`` (Eq. 17).
 """
 
 import importlib.util

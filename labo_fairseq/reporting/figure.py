@@ -35,7 +35,7 @@ class Figure:
 
 
 def save_png(path: Path, size: Tuple[float, float], paint: Callable[[Any], None]) -> bool:
-    """Draw into ``path``, which is whole or not there; False where matplotlib is not installed."""
+    """Draw into ``path``, which is complete or absent; False where matplotlib is not installed."""
     canvas = _canvas(size)
     if canvas is None:
         return False

@@ -366,7 +366,7 @@ def test_report_in_a_browser(report, tmp_path, width, dark):
         ink, paper = window.run(
             "const style = getComputedStyle(document.body); return [style.color, style.backgroundColor]"
         )
-        light = [sum(map(int, re.findall(r"\d+", colour)[:3])) for colour in (ink, paper)]
+        light = [sum(map(int, re.findall(r"\d+", color)[:3])) for color in (ink, paper)]
         assert (light[0] > light[1]) == dark
         assert set(window.requests(page)) == {page.resolve().as_uri(), "data:"}, "something was asked for elsewhere"
         assert window.errors() == []

@@ -317,7 +317,7 @@ def test_a_student_trains_resumes_and_translates_where_the_teachers_are_gone(dat
     assert not state.get("criterion")
     assert state["model"].keys() == of_teacher["model"].keys()
     sizes = [len(each["last_optimizer_state"]["state"]) for each in (state, of_teacher)]
-    assert sizes[0] == sizes[1], "the optimiser has the parameters of the student alone"
+    assert sizes[0] == sizes[1], "the optimizer has the parameters of the student alone"
     translate(data, checkpoint)
     done = run(*train_command(data, tmp_path / "none", *options, updates=1))
     assert done.returncode != 0

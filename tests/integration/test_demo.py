@@ -107,7 +107,7 @@ def test_a_run_is_for_one_process(finished):
     assert said.startswith(f"labo-fairseq run: another process is at work in {folder / MADE}")
 
 
-def test_killed_and_taken_up_again(finished, tmp_path):
+def test_killed_and_resumed(finished, tmp_path):
     """Killed in the middle of the training, its last checkpoint cut, the same command ends with the same scores."""
     folder = tmp_path / "runs"
     arguments = [*DEMO, "--folder", str(folder)]
@@ -118,7 +118,7 @@ def test_killed_and_taken_up_again(finished, tmp_path):
     done = run(*arguments)
     assert done.returncode == 0, done.stdout[-3000:]
     assert "it is kept as checkpoint_last.pt.damaged" in done.stdout
-    assert "the training goes on from" in done.stdout
+    assert "the training resumes from" in done.stdout
     results = [
         json.loads((place / MADE / "result.json").read_text(encoding="utf-8")) for place in (folder, finished[0])
     ]

@@ -1,4 +1,4 @@
-"""A grid of real runs: made whole, not repeated, killed and taken up again, reported."""
+"""A grid of real runs: run, not repeated, killed and resumed, reported."""
 
 import csv
 import json
@@ -48,7 +48,7 @@ def finished(bible, tmp_path_factory):
     return file, place / "my runs", done
 
 
-def test_all_runs_but_the_broken_one_are_whole(finished):
+def test_all_runs_but_the_broken_one_are_complete(finished):
     _, folder, done = finished
     assert sorted(results(folder)) == sorted(WHOLE), done.stdout[-3000:]
     assert done.returncode == 1
@@ -62,7 +62,7 @@ def test_all_runs_but_the_broken_one_are_whole(finished):
         assert settings["config"]["common"]["seed"] == int(name.split("seed")[1][0])
 
 
-def test_a_pupil_learns_from_its_teacher(finished):
+def test_a_student_learns_from_its_teacher(finished):
     settings = json.loads((finished[1] / PLACE / "kd-seed1-smoke" / "settings.json").read_text(encoding="utf-8"))
     assert settings["config"]["criterion"]["teacher_path"] == "../ls-seed1-smoke/checkpoints/checkpoint_last.pt"
 
@@ -162,7 +162,7 @@ def test_nothing_to_report(finished, tmp_path):
     assert "no run of small below" in done.stdout
 
 
-def test_killed_and_taken_up_again(finished, tmp_path):
+def test_killed_and_resumed(finished, tmp_path):
     """Killed while a run trains, its processes die with it, and the same command ends with the same scores."""
     _, folder, _ = finished
     small = tmp_path / "small.yaml"

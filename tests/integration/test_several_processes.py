@@ -125,7 +125,7 @@ def test_two_nodes_of_which_one_is_killed(nodes, tmp_path):
     last = output.splitlines()[-1]
     assert last.startswith("labo-fairseq run: fairseq-hydra-train ended with status 1; see "), output[-3000:]
     assert "train.log: another worker of this training ended (" in last
-    assert last.endswith("the same command on every node goes on from the last checkpoint")
+    assert last.endswith("re-run the same command on every node to resume from the last checkpoint")
     wait_for(lambda: not any(Path(f"/proc/{each}").exists() for each in below), "processes outlive their node")
     second.communicate()
     assert not (runs / "two" / "training.json").exists()

@@ -94,7 +94,7 @@ def test_two_workers_make_the_updates_of_one(data, tmp_path):
 
 
 def test_hydra(data, tmp_path, uninterrupted):
-    """The options of TRANSFORMER, OPTIMISATION and LABO in Hydra's words: the same training."""
+    """The options of TRANSFORMER, OPTIMIZATION and LABO in Hydra's words: the same training."""
     folder, expected = uninterrupted
     config = tmp_path / "config"
     config.mkdir()

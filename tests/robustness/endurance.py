@@ -1,4 +1,4 @@
-"""A long training, once undisturbed and once killed and taken up again after every checkpoint: is it the same one?
+"""A long training, once undisturbed and once killed and resumed after every checkpoint: is it the same one?
 
   python tests/robustness/endurance.py                    20,000 updates, killed 19 times: half an hour on two cores
   python tests/robustness/endurance.py --updates 3000 --every 500
@@ -12,7 +12,7 @@ curve     the logged values of training and validation, but for times, that are 
 files     of the same name in both folders whose content is another, and files that one of them alone holds; of
           checkpoints every parameter counts to the bit
 memory    resident set of the process that trains, over the undisturbed training: the median of its last fifth / that of
-          its second fifth; and the largest / the smallest of the other one's peaks, one for each time it was taken up
+          its second fifth; and the largest / the smallest of the other one's peaks, one for each time it was resumed
 handles   files that this process has open, at most: in the second fifth, in the last fifth
 """
 
@@ -103,7 +103,7 @@ def train(folder: Path, updates: int, every: int, random: Optional[Random], bar:
     """Complete the run in ``folder``, killed after every checkpoint if there is a ``random`` to say how long after.
 
     Returns:
-        The samples of each time that it was taken up.
+        The samples of each time that it was resumed.
     """
     log, output = Log(folder / _RUN / "train.log"), folder.with_suffix(".log")
     parts: List[List[Sample]] = []

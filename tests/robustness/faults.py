@@ -1,13 +1,13 @@
 """Kills commands at random moments, gives them again, and compares what they leave with an undisturbed run.
 
-  python tests/robustness/faults.py                                    10 kills a step, 70 in all; an hour on two cores
+  python tests/robustness/faults.py                                    10 kills per step, 70 in all; an hour on two cores
   python tests/robustness/faults.py --steps preparation training --kills 3
   python tests/robustness/faults.py --seed 7 --out faults.json
 
 The steps are preparation, training, generation, evaluation of an average, an experiment of two runs at once, its
 tables, and a report with its analyses, on verses of the Bible, which pip can fetch. In a trial a step is begun, killed
 -9 at a moment drawn evenly from the time that it takes undisturbed, begun again, killed again, and at last left alone.
-It must then end well and leave the same files with the same content: texts, tables and pictures to the byte,
+It must then end well and leave the same files with the same content: texts, tables and figures to the byte,
 checkpoints to the bit of every parameter, results but for their cost. A fault is any difference, such as a file that
 the undisturbed step does not leave, a process that outlives its parent, and one that waits for a child that was killed.
 """
@@ -90,7 +90,7 @@ def trial(step: Step, folder: Path, seconds: float, expected: Dict[str, str], ra
 
 
 def measure(names: Sequence[str], kills: int, seed: int) -> List[Dict[str, Any]]:
-    """One row a step: what it took undisturbed, and its trials."""
+    """One row per step: what it took undisturbed, and its trials."""
     rows = []
     with tempfile.TemporaryDirectory() as work, tqdm(total=kills * len(names), unit=" kills") as bar:
         # all happens in one folder: some files hold its path

@@ -19,7 +19,7 @@ from fairseq.optim.lr_scheduler.polynomial_decay_schedule import (
 )
 from fairseq_runs import LABO, assert_same_parameters, parameters, run, train
 
-import labo_fairseq.criterions  # noqa: F401  mends fairseq
+import labo_fairseq.criterions  # noqa: F401  patches fairseq
 from labo_fairseq.checkpoints import load_checkpoint
 from labo_fairseq.data.parallel_map import mapped
 from labo_fairseq.errors import UserError
@@ -47,7 +47,7 @@ def states(folder):
 
 
 @pytest.mark.parametrize("where", ["in an epoch", "between two"])
-def test_goes_on_in_another_epoch_as_if_it_had_never_stopped(data, undisturbed, tmp_path, where):
+def test_continues_in_another_epoch_as_if_it_had_never_stopped(data, undisturbed, tmp_path, where):
     folder, expected = undisturbed
     epochs = [expected[update]["epoch"] for update in sorted(expected)]
     begin = epochs.index(2)  # updates before the second epoch
@@ -62,7 +62,7 @@ def test_goes_on_in_another_epoch_as_if_it_had_never_stopped(data, undisturbed, 
     assert_same_parameters(parameters(tmp_path), parameters(folder))
 
 
-def test_the_log_goes_on_between_two_epochs(data, undisturbed, tmp_path):
+def test_the_log_continues_between_two_epochs(data, undisturbed, tmp_path):
     """An average over four updates is one over four, though the training stopped between them."""
     _, expected = undisturbed
     between = [expected[update]["epoch"] for update in sorted(expected)].index(2)
@@ -135,7 +135,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(some, capfd, damage):
         told = f"{path} cannot be read as a checkpoint: .*; it is kept as {path.name}.damaged"
         assert sum(bool(re.fullmatch(told, line)) for line in said) == 1
         assert path.with_name(f"{path.name}.damaged").exists()
-    assert said[-1] == f"the training goes on from {states(some)[LAST - 1]}"
+    assert said[-1] == f"the training resumes from {states(some)[LAST - 1]}"
     assert len(said) == len(damaged) + 1
     assert updates_of(some / "checkpoint_last.pt") == LAST - 1
     best = load_checkpoint(some / "checkpoint_best.pt")["extra_state"]
@@ -152,7 +152,7 @@ def test_the_best_checkpoint_is_found_again(undisturbed, some, capfd):
     assert found["val_loss"] == found["best"] == whole["extra_state"]["best"]
 
 
-def test_without_a_whole_checkpoint_the_training_starts_over(some, capfd):
+def test_without_an_intact_checkpoint_the_training_starts_over(some, capfd):
     for path in some.glob("*.pt"):
         path.write_bytes(cut(path.read_bytes()))
     assert recover_checkpoints(some) == 0
@@ -184,7 +184,7 @@ def disk(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("size=256k", "No space left on device; make room, and the same command goes on from here"),
+        ("size=256k", "No space left on device; free some space and re-run the same command to resume"),
         ("ro", "disk/.lock: Read-only file system; choose another folder, or change its permissions"),
     ],
 )
@@ -208,7 +208,7 @@ def die(chunk):
 
 
 def test_a_killed_worker_ends_the_preparation(capfd):
-    with pytest.raises(UserError, match="text: a process was killed, perhaps for want of memory"):
+    with pytest.raises(UserError, match="text: a process was killed, possibly out of memory"):
         list(mapped(die, range(10), 2, "text"))
 
 
@@ -224,7 +224,7 @@ def wait_for(condition):
         time.sleep(0.05)
 
 
-def goes_on(process):
+def continues(process):
     """Whether that process has not ended; a zombie has."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
@@ -243,7 +243,7 @@ def test_workers_die_with_their_parent(tmp_path):
         parent.kill()
     workers = [int(path.name) for path in tmp_path.iterdir()]
     assert len(workers) == 2
-    wait_for(lambda: not any(map(goes_on, workers)))
+    wait_for(lambda: not any(map(continues, workers)))
 
 
 def test_a_child_takes_its_own_children_along(tmp_path):
@@ -258,9 +258,9 @@ def test_a_child_takes_its_own_children_along(tmp_path):
     call = partial(subprocess.Popen, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
     with call(child_command("family", [])) as child:
         grandchild = int(child.stdout.readline())
-        assert goes_on(grandchild)
+        assert continues(grandchild)
         child.stdin.close()  # as when the parent dies
-    wait_for(lambda: not goes_on(grandchild))
+    wait_for(lambda: not continues(grandchild))
 
 
 def test_a_command_that_is_killed_says_so(tmp_path):
@@ -274,7 +274,9 @@ def test_a_command_that_is_killed_says_so(tmp_path):
             if str(tmp_path) in call:
                 os.kill(process, signal.SIGKILL)
 
-    with pytest.raises(UserError, match="fairseq-train was killed, perhaps for want of memory; the same command goes"):
+    with pytest.raises(
+        UserError, match=r"fairseq-train was killed \(SIGKILL\), possibly out of memory; re-run the same command"
+    ):
         run_fairseq("train", [str(tmp_path), "--user-dir", USER_DIR], tmp_path / "log", kill)
 
 

@@ -69,7 +69,9 @@ def test_the_loss_scale_of_fp16_does_not_hide_it(data, sound, tmp_path):
     assert "overflow" not in done.stdout
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="fairseq mends an overflow of the loss scale on a GPU alone")
+@pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="fairseq corrects an overflow of the loss scale only on a GPU"
+)
 def test_a_loss_scale_that_overflows_is_no_divergence(data, tmp_path):
     options = (*LABO, "--fp16", "--fp16-init-scale", str(2**20))
     done = run(*train_command(data, tmp_path, *options, updates=3))

@@ -263,7 +263,7 @@ def test_options_that_fairseq_evaluates_are_values(data, tmp_path, option):
         "last_optimizer_state": None,
     }
     torch.save(state, tmp_path / "bad.pt")
-    with pytest.raises(SystemExit, match="is refused: it is no number, list or other plain value"):
+    with pytest.raises(SystemExit, match="is refused: it must be a number, a list or another plain value"):
         checkpoint_utils.load_model_ensemble([str(tmp_path / "bad.pt")], task=task_of(config))
 
 

@@ -21,7 +21,7 @@ def _digest(path: Path) -> str:
     if path.suffix == ".pt":
         checkpoint = load_checkpoint(path)
         for name, tensor in checkpoint["model"].items():
-            # a buffer of uninitialised memory, there for its dtype
+            # a buffer of uninitialized memory, there for its dtype
             if not name.endswith("_float_tensor"):
                 digest.update(name.encode() + tensor.numpy().tobytes())
         digest.update(str(checkpoint["optimizer_history"][-1]["num_updates"]).encode())

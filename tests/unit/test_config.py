@@ -74,7 +74,7 @@ def test_a_part_that_is_not_there(setting):
 
 @pytest.mark.parametrize("setting", ["criterion.tau", "=3", "--tau"])
 def test_an_override_that_is_none(setting):
-    with pytest.raises(UserError, match="is no setting: write it as in"):
+    with pytest.raises(UserError, match=r"invalid override .*: expected KEY=VALUE"):
         compose("multi30k_de-en_labo", [setting])
 
 

@@ -108,13 +108,13 @@ def test_fetched_once(server, tmp_path, known, capsys):
 
 
 @pytest.mark.parametrize("known", [KNOWN, {}])
-def test_cut_download_goes_on_in_the_same_call(server, tmp_path, known):
+def test_cut_download_continues_in_the_same_call(server, tmp_path, known):
     server.cuts["/a.tgz"] = [200_000, 100_000]
     assert fetch(archive(server.url(), **known), tmp_path).read_bytes() == CONTENT
     assert server.requests == [("/a.tgz", None), ("/a.tgz", "bytes=200000-"), ("/a.tgz", "bytes=300000-")]
 
 
-def test_cut_download_goes_on_in_the_next_call(server, tmp_path):
+def test_cut_download_continues_in_the_next_call(server, tmp_path):
     server.cuts["/a.tgz"] = [200_000, 0]
     with pytest.raises(UserError, match=r"127\.0\.0\.1: broke off at 200000 of 512000 bytes"):
         fetch(archive(server.url(), **KNOWN), tmp_path)
@@ -125,7 +125,7 @@ def test_cut_download_goes_on_in_the_next_call(server, tmp_path):
     assert left(tmp_path) == ["a.tgz"]
 
 
-def test_cut_download_goes_on_at_another_mirror(server, tmp_path):
+def test_cut_download_continues_at_another_mirror(server, tmp_path):
     server.files["/b.tgz"] = CONTENT
     server.cuts["/a.tgz"] = [200_000, 0]
     assert fetch(archive(server.url(), server.url("/b.tgz"), **KNOWN), tmp_path).read_bytes() == CONTENT

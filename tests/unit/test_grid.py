@@ -70,8 +70,8 @@ def test_a_run_that_two_blocks_name_is_one(write):
 
 
 def test_teachers_come_first_and_are_found(write):
-    pupil = {**BLOCK, "methods": ["kd"], "teachers": ["ls", "labo"]}
-    grid = load_grid(write({"grid": [pupil, BLOCK]}), smoke=True)
+    student = {**BLOCK, "methods": ["kd"], "teachers": ["ls", "labo"]}
+    grid = load_grid(write({"grid": [student, BLOCK]}), smoke=True)
     assert [job.method for job in grid.jobs] == ["ls", "ls", "labo", "labo", "kd", "kd"]
     checkpoint = "checkpoints/checkpoint_last.pt"
     assert grid.jobs[-1].arguments(Path("r"))[-1] == "criterion.teacher_path=" + ":".join(
@@ -80,8 +80,8 @@ def test_teachers_come_first_and_are_found(write):
 
 
 def test_slurm_script_submits_every_run_once_and_teachers_first(write):
-    pupil = {**BLOCK, "methods": ["kd"], "teachers": ["ls"]}
-    name = write({"grid": [pupil, BLOCK]})
+    student = {**BLOCK, "methods": ["kd"], "teachers": ["ls"]}
+    name = write({"grid": [student, BLOCK]})
     grid = load_grid(name)
     script = slurm_script(grid, name, Path("my runs"), 2)
     assert "--array=0-3 " in script
@@ -100,12 +100,12 @@ def test_slurm_script_submits_every_run_once_and_teachers_first(write):
         ({"grid": []}, "grid must be a list of at least one"),
         ({"runs": [BLOCK]}, "unknown key runs: choose from baseline, grid, title"),
         ({"title": "x"}, "no grid"),
-        ({"grid": [{**BLOCK, "colour": "red"}]}, "block 1 of the grid: unknown key colour"),
+        ({"grid": [{**BLOCK, "color": "red"}]}, "block 1 of the grid: unknown key color"),
         ({"grid": [BLOCK, {"corpus": "bible"}]}, "block 2 of the grid: no directions, methods, seeds"),
         ({"grid": [{**BLOCK, "corpus": "opus"}]}, "unknown corpus 'opus'"),
         ({"grid": [{**BLOCK, "directions": ["de-xx"]}]}, "bible has no direction 'de-xx'"),
         ({"grid": [{**BLOCK, "methods": ["sgd"]}]}, "unknown method 'sgd': choose from "),
-        ({"grid": [{**BLOCK, "seeds": ["one"]}]}, "the seed 'one' is no number"),
+        ({"grid": [{**BLOCK, "seeds": ["one"]}]}, "a seed must be an integer from 0 to 4294967295, got 'one'"),
         ({"grid": [{**BLOCK, "seeds": 1}]}, "seeds must be a list"),
         ({"grid": [{**BLOCK, "settings": ["criterion.tau=1"]}]}, "settings must be KEY"),
         ({"grid": [{**BLOCK, "methods": ["kd"]}]}, "method kd, and no other, needs teachers"),

@@ -195,7 +195,7 @@ def test_cifar_is_read_from_the_official_layout(name, classes, train):
     torch.testing.assert_close(
         data.train.pixels.double().mean((0, 2, 3)) / 255, torch.tensor(declaration.mean).double(), atol=0.006, rtol=0
     )
-    # neighbours in an image resemble each other in both directions
+    # neighbors in an image resemble each other in both directions
     pixels = data.train.pixels[:200].double()
     for axis in (2, 3):
         assert pixels.diff(dim=axis).abs().mean() < 20
@@ -295,7 +295,7 @@ def test_every_declaration_can_be_read():
     [
         ("reader: nothing\ntitle: t\nmean: [0]\nstd: [1]", "reader must be one of"),
         ("title: t\nreader: cifar", "mean and std must have one value per channel"),
-        ("title: t\nreader: cifar\nmean: [0]\nstd: [1]\ncolour: red", "colour"),
+        ("title: t\nreader: cifar\nmean: [0]\nstd: [1]\ncolor: red", "color"),
         ("- a\n- b", "does not declare a data set"),
         ("a: [", "does not declare a data set"),
     ],

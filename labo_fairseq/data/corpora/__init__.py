@@ -1,6 +1,6 @@
-"""The paper's corpora as raw pairs: what fairseq's script for each feeds to its tokeniser, and nothing more.
+"""The paper's corpora as raw pairs: what fairseq's script for each feeds to its tokenizer, and nothing more.
 
-Left to :mod:`labo_fairseq.data.preprocess`: tokenising, normalising punctuation, lower-casing, dropping pairs by length
+Left to :mod:`labo_fairseq.data.preprocess`: tokenizing, normalizing punctuation, lower-casing, dropping pairs by length
 and ratio, cutting the validation set out of the training set where there is no "valid", subwords.
 
 ========  ============  ========================================================================================

@@ -91,7 +91,7 @@ def divergence(logits: Tensor, distribution: Tensor) -> Tensor:
 
 
 def check(name: str, value: Any, low: float, high: float = math.inf, above: bool = False) -> None:
-    """ValueError where an option is no finite number from ``low`` (or ``above`` it) to ``high``."""
+    """ValueError where an option is not a finite number from ``low`` (or ``above`` it) to ``high``."""
     number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
     if number and (value > low if above else value >= low) and value <= high:
         return
