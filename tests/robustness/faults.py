@@ -1,6 +1,6 @@
 """Kills commands at random moments, gives them again, and compares what they leave with an undisturbed run.
 
-  python tests/robustness/faults.py                                    10 kills per step, 70 in all; an hour on two cores
+  python tests/robustness/faults.py                          10 kills per step, 70 in all; an hour on two cores
   python tests/robustness/faults.py --steps preparation training --kills 3
   python tests/robustness/faults.py --seed 7 --out faults.json
 
