@@ -176,7 +176,7 @@ def _run(args: argparse.Namespace) -> None:
     from .experiments.machines import machines_here
     from .experiments.recipes import build_run, find, prepare_corpus, run_config, run_folder
     from .experiments.run import complete, join
-    from .experiments.summary import summarise
+    from .experiments.summary import summarize
 
     machines = machines_here(nodes=args.nodes, node=args.node, master=args.master)
     recipe, _ = find(args.corpus, args.direction)
@@ -198,7 +198,7 @@ def _run(args: argparse.Namespace) -> None:
         join(run, machines)
         print(f"node {machines.node} has trained: node 0 translates and scores")
     else:
-        summarise(run, complete(run, machines, args.fresh))
+        summarize(run, complete(run, machines, args.fresh))
 
 
 def _add_experiment(commands) -> None:

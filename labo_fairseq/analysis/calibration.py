@@ -313,6 +313,8 @@ def probabilities_of(
     passes = iter(range(1, _STEPS + 1))
     temperature = fit_temperature(lambda: model.batches(pairs, f"{name}, fit a temperature, pass {next(passes)}"))
     kinds: Dict[str, Probabilities] = {MODEL: at_temperature(1.0)}
+    if model.log_posterior is not None:
+        kinds[POSTERIOR] = model.log_posterior
     kinds[TEMPERATURE] = at_temperature(temperature)
     return kinds, temperature
 

@@ -29,7 +29,7 @@ _COLORS = {"one-hot": "#999999", "label smoothing": PALETTE[0], "LABO": PALETTE[
 
 
 @dataclass(frozen=True)
-class Labelling:
+class Labeling:
     """The options of a label; τ, α and ρ as :func:`labo_fairseq.losses.labo.labo_terms` takes them."""
 
     tau: float = 1.25
@@ -67,7 +67,7 @@ class Position:
 
 
 def label_positions(
-    logits: Tensor, target: Tensor, symbols: Sequence[str], labelling: Labelling, top: int = 5
+    logits: Tensor, target: Tensor, symbols: Sequence[str], labeling: Labeling, top: int = 5
 ) -> List[Position]:
     """The labels of one sentence, for each of its tokens.
 
@@ -81,16 +81,16 @@ def label_positions(
         UserError: an option out of range.
     """
     try:
-        LaboOptions(labelling.tau, labelling.alpha, labelling.rho)
-        if not 0 <= labelling.epsilon <= 1:
-            raise ValueError(f"epsilon is {labelling.epsilon}: it must lie in [0, 1]")
+        LaboOptions(labeling.tau, labeling.alpha, labeling.rho)
+        if not 0 <= labeling.epsilon <= 1:
+            raise ValueError(f"epsilon is {labeling.epsilon}: it must lie in [0, 1]")
         if not 1 <= top <= logits.size(-1):
             raise ValueError(f"top is {top}: it must lie between 1 and the {logits.size(-1)} tokens of the vocabulary")
     except ValueError as error:
         raise UserError(str(error)) from None
     z, k = logits.double(), logits.size(-1)
-    terms = labo_terms(z, target, labelling.tau, labelling.alpha, labelling.rho)
-    p_star = torch.softmax(z / labelling.tau, dim=-1)
+    terms = labo_terms(z, target, labeling.tau, labeling.alpha, labeling.rho)
+    p_star = torch.softmax(z / labeling.tau, dim=-1)
 
     def share(position: int, token: int) -> Share:
         mass, alpha = p_star[position, token].item(), terms.alpha[position].item()
@@ -99,7 +99,7 @@ def label_positions(
             symbols[token],
             mass,
             (1 - alpha) * right + alpha * mass,
-            (1 - labelling.epsilon) * right + labelling.epsilon / k,
+            (1 - labeling.epsilon) * right + labeling.epsilon / k,
         )
 
     return [
@@ -133,12 +133,12 @@ def label_table(positions: Sequence[Position], caption: str) -> Table:
     return Table(caption, header, rows)
 
 
-def labelling_of(run: Run) -> Labelling:
+def labeling_of(run: Run) -> Labeling:
     """The options that ``run`` was trained with, and the defaults of those that it has not."""
     criterion = run.config["criterion"]
     trained = {name: criterion[name] for name in ("tau", "alpha", "rho") if name in criterion}
-    labelling = Labelling(**trained) if criterion["_name"] in _LABO else Labelling()
-    return replace(labelling, epsilon=criterion.get("label_smoothing", labelling.epsilon))
+    labeling = Labeling(**trained) if criterion["_name"] in _LABO else Labeling()
+    return replace(labeling, epsilon=criterion.get("label_smoothing", labeling.epsilon))
 
 
 def labels_result(
@@ -242,26 +242,26 @@ class LabelsAnalysis(Analysis):
         return [newest_run(args.folder)]
 
     def options(self, args: Namespace) -> Dict[str, Any]:
-        labelling = {name: vars(args)[name] for name in ("tau", "alpha", "rho") if vars(args)[name] is not None}
+        labeling = {name: vars(args)[name] for name in ("tau", "alpha", "rho") if vars(args)[name] is not None}
         texts = (args.source_text, args.target_text)
-        return {"source": args.source, "texts": texts, "labelling": labelling, "top": args.top}
+        return {"source": args.source, "texts": texts, "labeling": labeling, "top": args.top}
 
     def report_options(self, runs: Sequence[Run]) -> Dict[str, Any]:
         return {"texts": _example(runs[0])}
 
     def run(self, runs: Sequence[Run], folder: Path, **options: Any) -> AnalysisResult:
-        """Options: ``texts``, a sentence and its translation; ``source``, the language of the first; ``labelling``,
-        options of :class:`Labelling` in place of those that the runs were trained with; ``top``, how many tokens of P*.
+        """Options: ``texts``, a sentence and its translation; ``source``, the language of the first; ``labeling``,
+        options of :class:`Labeling` in place of those that the runs were trained with; ``top``, how many tokens of P*.
         """
         direction, texts = direction_of(runs[0], options.get("source", "")), options["texts"]
         labeled, captions = {}, {}
         for name, run in runs_by_name(runs).items():
-            labelling = replace(labelling_of(run), **options.get("labelling", {}))
+            labeling = replace(labeling_of(run), **options.get("labeling", {}))
             subwords = [to_subwords(run.data, language, text) for language, text in zip(direction, texts)]
             model = TeacherForcedModel(run, direction)
             ((logits, right),) = model.logits([(subwords[0], subwords[1])])
-            labeled[name] = label_positions(logits.cpu(), right.cpu(), model.symbols, labelling, options.get("top", 5))
-            captions[name] = f"{name}: {labelling}"
+            labeled[name] = label_positions(logits.cpu(), right.cpu(), model.symbols, labeling, options.get("top", 5))
+            captions[name] = f"{name}: {labeling}"
         return labels_result(texts[0], texts[1], labeled, captions)
 
 

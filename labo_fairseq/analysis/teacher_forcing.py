@@ -1,5 +1,6 @@
 """A run's model in this process, told the reference translation token by token (teacher forcing)."""
 
+import sys
 import warnings
 from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple, TypeVar
 
@@ -32,14 +33,18 @@ class TeacherForcedModel:
         from fairseq import checkpoint_utils
 
         from .. import criterions  # noqa: F401  a checkpoint may name them
+        from ..criterions.posterior import log_posterior_of
         from ..fairseq_patches.safe_checkpoint_loading import load_to_cpu
 
         path = str(run.existing_checkpoint())
-        load_checkpoint(run.checkpoint)  # says in one line what is wrong with it
+        state = load_checkpoint(run.checkpoint)  # says in one line what is wrong with it
         options = {"data": str(run.data.binarised), "source_lang": direction[0], "target_lang": direction[1]}
-        (model,), _, self.task = checkpoint_utils.load_model_ensemble_and_task(
+        (model,), config, self.task = checkpoint_utils.load_model_ensemble_and_task(
             [path], options, state=load_to_cpu(path, options)
         )
+        updates = (state.get("optimizer_history") or [{"num_updates": sys.maxsize}])[-1]["num_updates"]
+        #: logits → log-probabilities that invert the training objective, see log_posterior_of
+        self.log_posterior = log_posterior_of(config.criterion, updates)
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.model = model.eval().to(self.device)
 

@@ -83,6 +83,8 @@ class RegularizedCriterion(LabelSmoothedCrossEntropyCriterion):
 
     #: what error messages begin with
     name: str
+    #: options of a training → what recovers the distribution that it saw from logits; None: they are not enough
+    log_posterior: Optional[Callable[[Any], Callable[[Tensor], Tensor]]] = None
     #: what chooses models unless the user names another: the loss is another function after the warm-up
     validation_metric = "nll_loss"
     #: fields of the terms whose means over the tokens are logged, once the warm-up is past

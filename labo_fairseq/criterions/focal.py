@@ -1,13 +1,14 @@
 """The criterions ``focal_loss`` and ``anti_focal_loss``."""
 
 from dataclasses import dataclass, field
-from typing import Any, Dict
+from functools import partial
+from typing import Any, Callable, Dict
 
 from fairseq.criterions import register_criterion
 from torch import Tensor
 
 from ..losses.blockwise import TokenTerms, check_not_negative
-from ..losses.focal import anti_focal_terms, focal_terms
+from ..losses.focal import anti_focal_log_posterior, anti_focal_terms, focal_log_posterior, focal_terms
 from .base import RegularizedConfig, RegularizedCriterion
 
 
@@ -29,6 +30,10 @@ class FocalLossCriterion(RegularizedCriterion):
     def check(cls, cfg: FocalLossConfig) -> None:
         super().check(cfg)
         check_not_negative("gamma", cfg.gamma)
+
+    @staticmethod
+    def log_posterior(cfg: FocalLossConfig) -> Callable[[Tensor], Tensor]:
+        return partial(focal_log_posterior, gamma=cfg.gamma)
 
     def get_terms(self, logits: Tensor, target: Tensor, sample: Dict[str, Any]) -> TokenTerms:
         return focal_terms(logits, target, self.cfg.gamma, self.padding_idx)
@@ -57,6 +62,10 @@ class AntiFocalLossCriterion(RegularizedCriterion):
         super().check(cfg)
         check_not_negative("alpha", cfg.alpha)
         check_not_negative("gamma", cfg.gamma)
+
+    @staticmethod
+    def log_posterior(cfg: AntiFocalLossConfig) -> Callable[[Tensor], Tensor]:
+        return partial(anti_focal_log_posterior, alpha=cfg.alpha, gamma=cfg.gamma)
 
     def get_terms(self, logits: Tensor, target: Tensor, sample: Dict[str, Any]) -> TokenTerms:
         return anti_focal_terms(logits, target, self.cfg.alpha, self.cfg.gamma, self.padding_idx)

@@ -1,13 +1,14 @@
 """The criterion ``labo_label_smoothed_cross_entropy``, alias ``labo``."""
 
 from dataclasses import dataclass, field
-from typing import Any, Dict, Tuple
+from functools import partial
+from typing import Any, Callable, Dict, Tuple
 
 from fairseq.criterions import register_criterion
 from torch import Tensor
 
 from ..losses.fused_linear import linear_argmax, linear_labo_terms_with, linear_smoothed_terms
-from ..losses.labo import LaboOptions, LaboTerms, labo_terms_with
+from ..losses.labo import LaboOptions, LaboTerms, labo_log_posterior_with, labo_terms_with
 from .base import RegularizedConfig, RegularizedCriterion
 from .fused_projection import FusedProjection
 
@@ -74,6 +75,10 @@ class LaboLabelSmoothedCrossEntropyCriterion(RegularizedCriterion):
             projection = (hidden, layer.weight, target, self.padding_idx, layer.bias)
             terms = linear_labo_terms_with(self.options, *projection)
         return self.summarize(terms, target, sample, reduce, lambda: linear_argmax(hidden, layer.weight, layer.bias))
+
+    @staticmethod
+    def log_posterior(cfg: LaboConfig) -> Callable[[Tensor], Tensor]:
+        return partial(labo_log_posterior_with, LaboOptions(cfg.tau, cfg.alpha, cfg.rho))
 
     def get_terms(self, logits: Tensor, target: Tensor, sample: Dict[str, Any]) -> LaboTerms:
         return labo_terms_with(self.options, logits, target, self.padding_idx)

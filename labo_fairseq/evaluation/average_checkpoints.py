@@ -49,10 +49,10 @@ def newest_checkpoints(folder: Path, number: int) -> List[Path]:
     if number < 1:
         raise UserError(f"cannot average {number} checkpoints: at least 1")
     epochs, updates = (_numbered(folder, pattern) for pattern in (r"checkpoint(\d+)\.pt", r"checkpoint_\d+_(\d+)\.pt"))
-    found = epochs or updates
-    if len(found) < number:
+    numbered = epochs or updates
+    if len(numbered) < number:
         raise UserError(f"{folder} has {len(epochs)} checkpoints of epochs and {len(updates)} of updates, not {number}")
-    return [found[key] for key in sorted(found)[-number:]]
+    return [numbered[key] for key in sorted(numbered)[-number:]]
 
 
 def _numbered(folder: Path, pattern: str) -> Dict[int, Path]:

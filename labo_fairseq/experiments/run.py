@@ -155,16 +155,16 @@ def versions() -> Dict[str, str]:
     """Versions that a result depends on."""
     from importlib.metadata import PackageNotFoundError, version
 
-    found = {"python": platform.python_version()}
+    used = {"python": platform.python_version()}
     revision = _revision()
     if revision:
-        found["revision"] = revision
+        used["revision"] = revision
     for package in ("labo-fairseq", "fairseq", "fairseq-fixed", "torch", "sacrebleu", "subword-nmt", "sacremoses"):
         try:
-            found[package] = version(package)
+            used[package] = version(package)
         except PackageNotFoundError:  # one of the two fairseqs
             continue
-    return found
+    return used
 
 
 def _revision() -> str:
@@ -186,7 +186,7 @@ def _show_progress(bar: tqdm, line: str, measure: str) -> None:
     kind, values = record
     if kind == "train_inner":
         bar.update(max(0, values[measure] - bar.n))
-        shown = {name: values[name] for name in ("ppl", "alpha") if name in values}
+        shown: Dict[str, Any] = {name: values[name] for name in ("ppl", "alpha") if name in values}
         bar.set_postfix({**shown, "tok/s": values.get("wps", 0)})
     elif kind == "valid":
         bleu = f", BLEU {values['valid_bleu']:.2f}" if "valid_bleu" in values else ""
@@ -200,9 +200,7 @@ def differences(mine: Any, theirs: Any, name: str = "") -> List[str]:
     if not (isinstance(mine, dict) and isinstance(theirs, dict)):
         return [] if mine == theirs else [name]
     prefix = f"{name}." if name else ""
-    return [
-        found for key in {*mine, *theirs} for found in differences(mine.get(key), theirs.get(key), f"{prefix}{key}")
-    ]
+    return [name for key in {*mine, *theirs} for name in differences(mine.get(key), theirs.get(key), f"{prefix}{key}")]
 
 
 def _empty(folder: Path) -> None:

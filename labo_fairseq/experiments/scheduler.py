@@ -1,4 +1,4 @@
-"""Makes the runs of a grid whole, several at a time, each as the command ``labo-fairseq run`` in its own process."""
+"""Runs or resumes every experiment of a grid, several at a time, as processes of ``labo-fairseq run``; its plan."""
 
 import json
 import os
@@ -52,7 +52,7 @@ def find_workers(number: Optional[int], gpus_per_run: int) -> Workers:
     """
     there = torch.cuda.device_count()
     named = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-    gpus = named if len(named) == there else [str(each) for each in range(there)]
+    gpus = named if len(named) == there else [str(number) for number in range(there)]
     if gpus_per_run > max(1, there):
         raise UserError(f"{gpus_per_run} GPUs per run were asked for and {there} are here")
     return Workers(number or max(1, there // gpus_per_run), gpus[:there], gpus_per_run)
@@ -264,4 +264,4 @@ def _measured(results: Dict[Job, Optional[RunResult]]) -> Dict[str, float]:
     for job, result in results.items():
         if result is not None and result.training.seconds:
             hours.setdefault(job.corpus, []).append(result.training.seconds / 3600)
-    return {corpus: statistics.median(each) for corpus, each in hours.items()}
+    return {corpus: statistics.median(of_runs) for corpus, of_runs in hours.items()}

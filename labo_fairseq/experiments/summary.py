@@ -14,7 +14,7 @@ from ..reporting.training_curves import plot_training
 _EXAMPLES, _SHORT = 5, 20  # how many, of at most so many words if there are any
 
 
-def summarise(run: Run, result: RunResult) -> None:
+def summarize(run: Run, result: RunResult) -> None:
     """Print the summary of ``run`` and draw its training curves."""
     (source, target), test = run.directions[0], run.data.tests[0]
     name = run.data.split(test, source, target)

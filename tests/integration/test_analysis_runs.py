@@ -17,12 +17,13 @@ from labo_fairseq import cli
 from labo_fairseq.analysis.calibration import join, predictions
 from labo_fairseq.analysis.frequency import training_counts
 from labo_fairseq.analysis.hypotheses import decode, held_out
-from labo_fairseq.analysis.labels import labelling_of
+from labo_fairseq.analysis.labels import labeling_of
 from labo_fairseq.analysis.teacher_forcing import TeacherForcedModel
 from labo_fairseq.evaluation.generate import generation_log
 from labo_fairseq.evaluation.metrics import METRICS
 from labo_fairseq.evaluation.runs import load_run
 from labo_fairseq.files import read_lines
+from labo_fairseq.losses import labo_log_posterior
 from labo_fairseq.reporting.table import WIDTH
 from labo_fairseq.subprocesses import USER_DIR
 
@@ -178,8 +179,7 @@ def test_calibration(pair, analysed):
     done = run(LABO, "analyse", "calibration", *pair, "--out", out, "--bins", "5")
     assert done.returncode == 0, done.stdout[-3000:]
     rows = {(row["test"], row["system"], row["kind"]): row for row in read_csv(out / "calibration.csv")}
-    kinds = list(dict.fromkeys(kind for *_, kind in rows))
-    assert {"model", "temperature"} <= set(kinds)
+    kinds = ["model", "posterior", "temperature"]
     assert len(rows) == len(SETS) * len(NAMES) * len(kinds)
     for name in NAMES:
         # the validation set is what the temperature was fitted on
@@ -193,6 +193,12 @@ def test_calibration(pair, analysed):
     labo = load_run(pair[1])
     pairs = list(zip(*(read_lines(labo.data.subwords("valid", side)) for side in ("de", "en"))))
     told = join(TeacherForcedModel(labo, ("de", "en")).map(pairs, predictions, "valid"))
+    options = {name: labo.config["criterion"][name] for name in ("tau", "alpha")}
+    recovered = TeacherForcedModel(labo, ("de", "en")).map(
+        pairs, lambda logits, target: predictions(labo_log_posterior(logits, **options), target), "valid"
+    )
+    row = rows["valid", NAMES[1], "posterior"]
+    assert float(row["nll"]) == pytest.approx(-np.log2(join(recovered).probability).mean(), rel=1e-5)
     row = rows["valid", NAMES[1], "model"]
     assert float(row["nll"]) == pytest.approx(-np.log2(told.probability).mean(), rel=1e-5)
     assert float(row["confidence"]) == pytest.approx(told.confidence.mean(), rel=1e-5)
@@ -266,14 +272,14 @@ def test_labels(pair):
 def test_labels_have_the_options_of_the_run(pair):
     ls, labo = map(load_run, pair)
     criterion = labo.config["criterion"]
-    trained = labelling_of(labo)
+    trained = labeling_of(labo)
     assert (trained.tau, trained.alpha, trained.rho) == (criterion["tau"], "adaptive", 0.5)
     criterion.update({"alpha": "0.2", "rho": 0.7, "tau": 1.15, "label_smoothing": 0.05})
-    trained = labelling_of(labo)
+    trained = labeling_of(labo)
     assert (trained.tau, trained.alpha, trained.rho, trained.epsilon) == (1.15, "0.2", 0.7, 0.05)
     # what another criterion calls α is none of LABO's business
     ls.config["criterion"].update({"alpha": 3, "label_smoothing": 0.2})
-    assert (labelling_of(ls).alpha, labelling_of(ls).epsilon) == ("adaptive", 0.2)
+    assert (labeling_of(ls).alpha, labeling_of(ls).epsilon) == ("adaptive", 0.2)
 
 
 def test_runs_on_other_data_are_refused(pair, tmp_path):

@@ -47,7 +47,7 @@ from labo_fairseq.analysis.frequency import (
     thirds,
 )
 from labo_fairseq.analysis.hypotheses import read_generation
-from labo_fairseq.analysis.labels import Labelling, label_positions, labels_result
+from labo_fairseq.analysis.labels import Labeling, label_positions, labels_result
 from labo_fairseq.data.types import Scoring
 from labo_fairseq.errors import UserError
 from labo_fairseq.files import write_lines
@@ -367,13 +367,13 @@ def test_labels_are_equation_6(scale, options):
     logits = scale * torch.randn(4, 6, generator=generator, dtype=torch.float64)
     target = torch.tensor([0, 5, 2, 2])
     symbols = [f"t{number}" for number in range(6)]
-    labelling = Labelling(**options)
-    found = label_positions(logits, target, symbols, labelling, top=6)
-    alphas = adaptive_alpha(logits, labelling.rho).tolist()
+    labeling = Labeling(**options)
+    found = label_positions(logits, target, symbols, labeling, top=6)
+    alphas = adaptive_alpha(logits, labeling.rho).tolist()
     for row, (each, z, k) in enumerate(zip(found, logits.tolist(), target.tolist())):
-        alpha = alphas[row] if labelling.alpha == "adaptive" else float(labelling.alpha)
+        alpha = alphas[row] if labeling.alpha == "adaptive" else float(labeling.alpha)
         log_p = [x - max(z) - math.log(sum(math.exp(y - max(z)) for y in z)) for x in z]
-        powers = [math.exp((x - max(log_p)) / labelling.tau) for x in log_p]
+        powers = [math.exp((x - max(log_p)) / labeling.tau) for x in log_p]
         p_star = {symbol: power / sum(powers) for symbol, power in zip(symbols, powers)}
         assert each.alpha == pytest.approx(alpha)
         assert each.entropy == pytest.approx(-sum(math.exp(x) * x for x in log_p if x > -700) / math.log(2), abs=1e-9)
@@ -384,7 +384,7 @@ def test_labels_are_equation_6(scale, options):
             right = share.token == symbols[k]
             assert share.p_star == pytest.approx(p_star[share.token], abs=1e-12)
             assert share.label == pytest.approx((1 - alpha) * right + alpha * p_star[share.token], abs=1e-12)
-            assert share.uniform == pytest.approx((1 - labelling.epsilon) * right + labelling.epsilon / 6)
+            assert share.uniform == pytest.approx((1 - labeling.epsilon) * right + labeling.epsilon / 6)
         assert sum(share.label for share in each.top) == pytest.approx(1)
         assert sum(share.uniform for share in each.top) == pytest.approx(1)
 
@@ -400,13 +400,13 @@ def test_labels_are_equation_6(scale, options):
 )
 def test_label_options_out_of_range(options, message):
     with pytest.raises(UserError, match=message):
-        label_positions(torch.zeros(1, 4), torch.tensor([1]), list("abcd"), Labelling(**options))
+        label_positions(torch.zeros(1, 4), torch.tensor([1]), list("abcd"), Labeling(**options))
 
 
 @pytest.mark.parametrize("top", [0, 5])
 def test_more_tokens_than_there_are(top):
     with pytest.raises(UserError, match=rf"top is {top}: it must lie between 1 and the 4 tokens"):
-        label_positions(torch.zeros(1, 4), torch.tensor([1]), list("abcd"), Labelling(), top)
+        label_positions(torch.zeros(1, 4), torch.tensor([1]), list("abcd"), Labeling(), top)
 
 
 # tables, files, figures
@@ -466,7 +466,7 @@ def calibrations():
 def positions():
     symbols = ["a", "$x$", "|", "</s>", "▁the", "b@@"]
     logits = torch.randn(6, 6, generator=torch.Generator().manual_seed(3))
-    return label_positions(logits, torch.arange(6), symbols, Labelling(), 3)
+    return label_positions(logits, torch.arange(6), symbols, Labeling(), 3)
 
 
 def analyses(scored, confidences):
