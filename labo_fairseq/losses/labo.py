@@ -139,7 +139,7 @@ def labo_terms(
         logits: (N, K), float16, bfloat16, float32 or float64. ``-inf`` masks a class. Sums are taken in
             float32 (float64 for float64), and so are the results.
         target: (N,), int64, class indices or ``ignore_index``; or (N, K), floating point, distributions over the
-            classes, whose mean then takes the place of what is said of the ground truth.
+            classes, constants, whose mean then takes the place of what is said of the ground truth.
         tau, alpha, rho: see :class:`LaboOptions`.
         ignore_index: targets of this value have no loss and no gradient; None ignores nothing.
 
@@ -172,6 +172,8 @@ def labo_terms_with(
                 f"logits (N, K) and soft targets (N, K) are needed, not {tuple(logits.shape)} and {tuple(target.shape)}"
             )
         check_classes(logits.size(1))
+        if target.requires_grad:
+            raise ValueError("soft targets are constants here, and these want a gradient: detach() them")
         ignored = torch.zeros(len(target), dtype=torch.bool, device=target.device)
     else:
         target, ignored = rows_and_mask(logits, target, ignore_index)
