@@ -1,0 +1,287 @@
+"""TrainerLoss in the real trainers of transformers, from random weights, on lines of Multi30k."""
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import campaign
+import pytest
+import torch
+
+transformers = pytest.importorskip("transformers")
+pytest.importorskip("accelerate")
+
+import sacrebleu  # noqa: E402
+
+from labo_fairseq.integrations.transformers import PosteriorLogits, TrainerLoss  # noqa: E402
+from labo_fairseq.losses import LaboLoss  # noqa: E402
+
+PAD, EOS = 0, 1
+
+
+def lines(language):
+    return [line.strip().lower() for line in campaign.multi30k("train", language)[:48]]
+
+
+class Words:
+    """Whole words as numbers: PAD, EOS, unknown, then what the text has."""
+
+    def __init__(self, text):
+        self.words = ["<pad>", "</s>", "<unk>", *sorted({word for line in text for word in line.split()})]
+        self.numbers = {word: number for number, word in enumerate(self.words)}
+
+    def encode(self, line):
+        return [self.numbers.get(word, 2) for word in line.split()] + [EOS]
+
+    def decode(self, ids):
+        return " ".join(self.words[i] for i in ids if i > 2)
+
+
+@pytest.fixture(scope="module")
+def text():
+    return lines("de"), lines("en")
+
+
+@pytest.fixture(scope="module")
+def words(text):
+    return Words(text[0] + text[1])
+
+
+def pad(rows, value):
+    longest = max(map(len, rows))
+    return torch.tensor([row + [value] * (longest - len(row)) for row in rows])
+
+
+class Collator:
+    """Pads; gives the decoder its input if it has the model, as DataCollatorForSeq2Seq does."""
+
+    def __init__(self, model=None):
+        self.model = model
+
+    def __call__(self, examples):
+        source = pad([example["input_ids"] for example in examples], PAD)
+        batch = {"input_ids": source, "attention_mask": source.ne(PAD).long()}
+        batch["labels"] = pad([example["labels"] for example in examples], -100)
+        if self.model is not None:
+            batch["decoder_input_ids"] = self.model.prepare_decoder_input_ids_from_labels(labels=batch["labels"])
+        return batch
+
+
+def marian(words, seed=0):
+    torch.manual_seed(seed)
+    size = {"d_model": 48, "encoder_layers": 1, "decoder_layers": 1}
+    size.update({f"{side}_attention_heads": 2 for side in ("encoder", "decoder")})
+    size.update({f"{side}_ffn_dim": 96 for side in ("encoder", "decoder")})
+    config = transformers.MarianConfig(
+        **size, vocab_size=len(words.words), max_position_embeddings=64, pad_token_id=PAD, eos_token_id=EOS,
+        decoder_start_token_id=PAD, forced_eos_token_id=None, dropout=0.0, scale_embedding=True,
+    )  # fmt: skip
+    return transformers.MarianMTModel(config)
+
+
+def gpt(words, seed=0):
+    torch.manual_seed(seed)
+    config = transformers.GPT2Config(
+        vocab_size=len(words.words), n_positions=64, n_embd=32, n_layer=1, n_head=2, resid_pdrop=0.0, embd_pdrop=0.0,
+        attn_pdrop=0.0, bos_token_id=PAD, eos_token_id=EOS,
+    )  # fmt: skip
+    return transformers.GPT2LMHeadModel(config)
+
+
+def pairs(text, words):
+    return [{"input_ids": words.encode(de), "labels": words.encode(en)} for de, en in zip(*text)]
+
+
+def monolingual(text, words):
+    return [{"input_ids": words.encode(en), "labels": words.encode(en)} for en in text[1]]
+
+
+def arguments(folder, kind=transformers.TrainingArguments, **options):
+    usual = {"per_device_train_batch_size": 8, "learning_rate": 1e-2, "report_to": [], "save_strategy": "no", "seed": 1}
+    usual.update(use_cpu=True, disable_tqdm=True, dataloader_pin_memory=False, lr_scheduler_type="constant")
+    return kind(output_dir=str(folder), **{**usual, **options})
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_translator_from_random_weights_to_bleu(tmp_path, text, words):
+    model, data = marian(words), pairs(text, words)
+    loss = TrainerLoss(LaboLoss(tau=1.25, alpha=0.1), warmup_steps=20)
+    seen = []
+
+    class Watch(transformers.TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            seen.append((state.global_step, loss.loss.updates, loss.loss.warming_up))
+
+    options = {"num_train_epochs": 30, "predict_with_generate": True, "generation_max_length": 40}
+    trainer = transformers.Seq2SeqTrainer(
+        model=model,
+        args=arguments(tmp_path, transformers.Seq2SeqTrainingArguments, **options),
+        train_dataset=data,
+        eval_dataset=data[:16],
+        data_collator=Collator(model),
+        compute_loss_func=loss,
+        callbacks=[loss, Watch()],
+    )
+    before = trainer.evaluate()["eval_loss"]
+    trainer.train()
+    assert seen == [(update, update, update < 20) for update in range(1, 30 * 6 + 1)]
+    loss.loss.set_updates(0)
+    assert trainer.evaluate()["eval_loss"] < before / 2  # both are label smoothing's
+    found = trainer.predict(data[:16], max_new_tokens=40).predictions
+    bleu = sacrebleu.corpus_bleu([words.decode(row) for row in found], [text[1][:16]]).score
+    assert bleu > 30, "it learns its 48 sentences by heart"
+    loss.loss.set_updates(1000)
+    processor = transformers.LogitsProcessorList([PosteriorLogits(loss.loss)])
+    batch = Collator()(data[:16])
+    del batch["labels"]
+    calibrated = model.generate(**batch, max_new_tokens=40, num_beams=3, logits_processor=processor)
+    assert sacrebleu.corpus_bleu([words.decode(row) for row in calibrated], [text[1][:16]]).score > 30
+
+
+def trained(tmp_path, model, data, collator, loss, **options):
+    """Parameters and logged losses of 4 updates."""
+    trainer = transformers.Trainer(
+        model=model,
+        args=arguments(tmp_path, max_steps=4, logging_steps=1, optim="sgd", **options),
+        train_dataset=data,
+        data_collator=collator,
+        compute_loss_func=loss,
+        callbacks=[loss],
+    )
+    trainer.train()
+    losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
+    return {name: value.detach().clone() for name, value in model.named_parameters()}, losses
+
+
+@pytest.mark.parametrize("kind", ["encoder-decoder", "decoder-only"])
+def test_accumulated_micro_batches_are_one_batch(tmp_path, text, words, kind):
+    results = []
+    for size, steps in ((8, 1), (2, 4)):
+        model = marian(words) if kind == "encoder-decoder" else gpt(words)
+        data = pairs(text, words) if kind == "encoder-decoder" else monolingual(text, words)
+        collator = Collator(model if kind == "encoder-decoder" else None)
+        options = {"per_device_train_batch_size": size, "gradient_accumulation_steps": steps, "learning_rate": 0.1}
+        loss = TrainerLoss(LaboLoss(), warmup_steps=2)
+        results.append(trained(tmp_path, model, data, collator, loss, **options))
+    (one, losses), (other, other_losses) = results
+    assert losses == pytest.approx(other_losses, rel=1e-3)
+    for name in one:
+        torch.testing.assert_close(one[name], other[name], rtol=1e-3, atol=1e-5)
+
+
+def test_the_loss_of_a_decoder_is_that_of_the_next_word(tmp_path, text, words):
+    model, data = gpt(words), monolingual(text, words)
+    loss = TrainerLoss(LaboLoss(tau=1.15))
+    trainer = transformers.Trainer(
+        model=model, args=arguments(tmp_path), data_collator=Collator(), compute_loss_func=loss, callbacks=[loss]
+    )
+    batch = Collator()(data[:4])
+    found = trainer.compute_loss(model, dict(batch))
+    logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+    expected = LaboLoss(tau=1.15)(logits[:, :-1].transpose(1, 2), batch["labels"][:, 1:])
+    torch.testing.assert_close(found, expected)
+    assert trainer.compute_loss(model, dict(batch), num_items_in_batch=torch.tensor(7)).item() == pytest.approx(
+        expected.item() * batch["labels"][:, 1:].ne(-100).sum().item() / 7, rel=1e-5
+    )
+
+
+def test_the_warm_up_goes_on_after_a_resume(tmp_path, text, words):
+    options = {"save_strategy": "steps", "save_steps": 3}
+    data = pairs(text, words)
+    updates = []
+    for steps, resume in ((3, None), (5, True)):
+        model, loss = marian(words), TrainerLoss(LaboLoss(), warmup_steps=4)
+        trainer = transformers.Trainer(
+            model=model,
+            args=arguments(tmp_path, max_steps=steps, **options),
+            train_dataset=data,
+            data_collator=Collator(model),
+            compute_loss_func=loss,
+            callbacks=[loss],
+        )
+        call = TrainerLoss.__call__
+
+        def counted(self, *arguments, call=call, **named):
+            updates.append((self.loss.updates, self.loss.warming_up))
+            return call(self, *arguments, **named)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(TrainerLoss, "__call__", counted)
+            trainer.train(resume_from_checkpoint=resume)
+    assert updates == [(update, update < 4) for update in range(5)]
+
+
+def test_a_decoder_without_input_is_refused(tmp_path, text, words):
+    """MarianMT would take the source, shifted, for what it has said so far."""
+    model, loss = marian(words), TrainerLoss(LaboLoss())
+    trainer = transformers.Trainer(
+        model=model,
+        args=arguments(tmp_path, max_steps=1),
+        train_dataset=pairs(text, words),
+        data_collator=Collator(),
+        compute_loss_func=loss,
+        callbacks=[loss],
+    )
+    with pytest.raises(ValueError, match="no decoder_input_ids"):
+        trainer.train()
+    batch = Collator()(pairs(text, words)[:2])
+    assert math.isfinite(model(**batch).loss.item()), "the model makes them of labels that it is given"
+
+
+def test_a_loss_that_is_no_callback_is_refused(tmp_path, text, words):
+    model, loss = marian(words), TrainerLoss(LaboLoss())
+    trainer = transformers.Trainer(
+        model=model,
+        args=arguments(tmp_path, max_steps=1),
+        train_dataset=pairs(text, words),
+        data_collator=Collator(model),
+        compute_loss_func=loss,
+    )
+    with pytest.raises(ValueError, match="callbacks="):
+        trainer.train()
+
+
+def test_options_that_do_not_suit_are_named(tmp_path, words):
+    with pytest.raises(ValueError, match="ignore_index is 0"):
+        TrainerLoss(LaboLoss(ignore_index=0))
+    with pytest.raises(ValueError, match="warmup_steps is -1"):
+        TrainerLoss(LaboLoss(), warmup_steps=-1)
+    loss, model = TrainerLoss(LaboLoss()), gpt(words)
+    transformers.Trainer(model=model, args=arguments(tmp_path), compute_loss_func=loss, callbacks=[loss])
+    with pytest.raises(ValueError, match="no labels"):
+        loss((torch.zeros(1, 2, 3),), None)
+
+
+_PROCESS = """
+import os, sys, torch
+sys.path[:0] = {paths!r}
+from pathlib import Path
+import test_transformers as t
+text = t.lines("de"), t.lines("en")
+words = t.Words(text[0] + text[1])
+model = t.marian(words)
+loss = t.TrainerLoss(t.LaboLoss(), warmup_steps=2)
+options = dict(per_device_train_batch_size=int(sys.argv[2]), learning_rate=0.1, gradient_accumulation_steps=2)
+parameters, losses = t.trained(sys.argv[1], model, t.pairs(text, words), t.Collator(model), loss, **options)
+if os.environ["RANK"] == "0":
+    torch.save(parameters, sys.argv[1] + "/parameters.pt")
+"""
+
+
+def test_two_processes_are_one(tmp_path, text):
+    here = Path(__file__).resolve().parent
+    script = tmp_path / "train.py"
+    script.write_text(_PROCESS.format(paths=[str(here), str(here.parent)]), encoding="utf-8")
+    found = []
+    for processes, size in ((1, 4), (2, 2)):
+        folder = tmp_path / str(processes)
+        folder.mkdir()
+        start = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+        done = subprocess.run(
+            [*start, script, folder, str(size)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8"
+        )
+        assert done.returncode == 0, done.stdout[-3000:]
+        found.append(torch.load(folder / "parameters.pt", weights_only=True))
+    for name in found[0]:
+        torch.testing.assert_close(found[0][name], found[1][name], rtol=1e-3, atol=1e-5)
