@@ -3,7 +3,7 @@
 import pickle
 import re
 import zipfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Dict, Iterator, Union
 
@@ -40,8 +40,8 @@ def _told_in_one_line(name: Any) -> Iterator[None]:
     else:
         return
     raise UserError(
-        f"{name} is refused: it asks for {asked}, which may run code and which no checkpoint of fairseq needs. Nothing "
-        "of it was run; get the checkpoint from someone you trust"
+        f"{name} is refused: it asks for {asked}, which is nothing that a release of fairseq writes into a checkpoint, "
+        "and which may run code. Nothing of it was run; get the checkpoint from someone you trust"
     )
 
 
@@ -52,16 +52,19 @@ def _read_file(file: Union[str, Path, BinaryIO], map_location: Any) -> Any:
             if opened.read(1) not in (b"P", b"\x80"):
                 raise pickle.UnpicklingError("it is neither an archive nor a pickle")
     if torch.__version__ >= (2, 6):
-        with _safe_globals():
+        with suppress(pickle.UnpicklingError), _safe_globals():
             return torch.serialization.load(file, map_location=map_location, weights_only=True)
+    # older torch, or a class that torch does not know
     with torch.serialization._open_file_like(file, "rb") as opened:
+        opened.seek(0)
         if torch.serialization._is_zipfile(opened):
             with torch.serialization._open_zipfile_reader(opened) as archive:
                 # torch would hand it on to torch.jit, which runs what it finds
                 if torch.serialization._is_torchscript_zip(archive):
                     raise safe_pickle.ForbiddenError("torch.jit")
             opened.seek(0)
-        return torch.serialization.load(opened, map_location=map_location, pickle_module=safe_pickle)
+        options = {"pickle_module": safe_pickle, **({"weights_only": False} if torch.__version__ >= (1, 13) else {})}
+        return safe_pickle.plain(torch.serialization.load(opened, map_location=map_location, **options))
 
 
 @contextmanager
