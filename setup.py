@@ -31,7 +31,12 @@ setup(
         "Preprint": "https://arxiv.org/abs/2305.04971",
     },
     keywords="label smoothing, regularization, calibration, machine translation, fairseq, pytorch",
-    packages=[*find_packages(include=["labo_fairseq", "labo_fairseq.*"]), "labo_fairseq.configs"],
+    packages=[
+        *find_packages(include=["labo_fairseq", "labo_fairseq.*"]),
+        "labo_fairseq.configs",
+        # a namespace that Hydra looks into
+        *("hydra_plugins", "hydra_plugins.labo_fairseq"),
+    ],
     # the YAML files stand at the top of a checkout and travel inside the package
     package_dir={"labo_fairseq.configs": "configs"},
     package_data={

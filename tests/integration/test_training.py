@@ -5,6 +5,8 @@ import signal
 import subprocess
 
 import pytest
+import yaml
+from fairseq.criterions import CRITERION_REGISTRY
 from fairseq_runs import (
     CONVOLUTIONAL,
     LABO,
@@ -19,7 +21,9 @@ from fairseq_runs import (
     train_command,
     two_workers,
 )
+from fork_fairseq import fork, job
 
+from labo_fairseq.criterions.base import RegularizedCriterion
 from labo_fairseq.subprocesses import USER_DIR
 
 WARMUP = 6  # as in LABO
@@ -95,7 +99,6 @@ def test_two_workers_make_the_updates_of_one(data, tmp_path):
 
 def test_hydra(data, tmp_path, uninterrupted):
     """The options of TRANSFORMER, OPTIMIZATION and LABO in Hydra's words: the same training."""
-    folder, expected = uninterrupted
     config = tmp_path / "config"
     config.mkdir()
     (config / "tiny.yaml").write_text(
@@ -121,12 +124,54 @@ model:
         encoding="utf-8",
     )
     done = run(command("fairseq-hydra-train"), "--config-dir", config, "--config-name", "tiny", cwd=tmp_path)
+    assert_trained_like(done, tmp_path / "save", uninterrupted)
+
+
+def assert_trained_like(done, folder, uninterrupted):
+    """By fairseq-hydra-train."""
+    expected_folder, expected = uninterrupted
     assert done.returncode == 0, done.stdout[-3000:]
     lines = (re.sub(r"^\[(.*?)\]\[(.*?)\]\[(.*?)\] - ", r"\1 | \3 | \2 | ", line) for line in done.stdout.splitlines())
     records = inner("\n".join(lines))
     assert_warmup_is_exact(records)
     assert [records[update]["loss"] for update in records] == [expected[update]["loss"] for update in expected]
-    assert_same_parameters(parameters(tmp_path / "save"), parameters(folder))
+    assert_same_parameters(parameters(folder), parameters(expected_folder))
+
+
+def test_hydra_by_its_command_line_alone(data, tmp_path, uninterrupted):
+    """The criterion is a name there, before fairseq knows of any user_dir."""
+    sizes = (f"model.{side}.{size}" for side in ("encoder", "decoder") for size in ("embed_dim=32", "ffn_embed_dim=32"))
+    depths = (f"model.{side}.{size}" for side in ("encoder", "decoder") for size in ("layers=1", "attention_heads=2"))
+    done = run(
+        *(command("fairseq-hydra-train"), f"common.user_dir={USER_DIR}", "common.seed=3", "common.log_format=json"),
+        *("common.log_interval=1", "distributed_training.distributed_world_size=1"),
+        *("task=translation", f"task.data={data.binarised}", "dataset.max_tokens=400", "dataset.num_workers=0"),
+        *("optimization.lr=[0.001]", "optimization.max_update=10", "optimizer=adam", "lr_scheduler=fixed"),
+        *(f"checkpoint.save_dir={tmp_path / 'save'}", "checkpoint.no_epoch_checkpoints=true"),
+        *("criterion=labo", "criterion.smoothing_warmup_steps=6"),
+        *("model=transformer", "model.share_all_embeddings=true", "model.base_layers=0", "model.dropout=0.1"),
+        *(*sizes, *depths),
+        cwd=tmp_path,
+    )
+    assert_trained_like(done, tmp_path / "save", uninterrupted)
+
+
+def test_every_criterion_is_a_name_for_hydra(tmp_path):
+    """On the command line, and in the defaults of a file."""
+    names = sorted(name for name, owner in CRITERION_REGISTRY.items() if issubclass(owner, RegularizedCriterion))
+    (tmp_path / "mine.yaml").write_text("defaults:\n  - _self_\n  - criterion: labo\n", encoding="utf-8")
+    jobs = [job(tmp_path, name, "hydra-train", (f"criterion={name}", "--cfg", "job")) for name in names]
+    in_file = ("--config-dir", tmp_path, "--config-name", "mine", "--cfg", "job")
+    jobs.append(job(tmp_path, "file", "hydra-train", in_file))
+    jobs.append(job(tmp_path, "fairseqs", "hydra-train", ("criterion=cross_entropy", "--cfg", "job")))
+    jobs.append(job(tmp_path, "none", "hydra-train", ("criterion=unknown", "--cfg", "job")))
+    assert fork(tmp_path, jobs) == [0] * (len(names) + 2) + [1]
+    for name in names:
+        log = (tmp_path / f"{name}.log").read_text(encoding="utf-8")
+        composed = yaml.safe_load(log[re.search(r"^(common|_name):", log, re.MULTILINE).start() :])["criterion"]
+        assert composed["_name"] == name
+        assert composed["smoothing_warmup_steps"] == (5000 if name.startswith("labo") else 0)
+    assert "_name: labo" in (tmp_path / "file.log").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("model", [TRANSFORMER, LSTM, CONVOLUTIONAL], ids=["transformer", "lstm", "convolutional"])

@@ -1,0 +1,41 @@
+"""Lets ``fairseq-hydra-train`` find the criterions of labo-fairseq by name, as in ``criterion=labo``.
+
+Hydra looks into ``hydra_plugins`` before it composes a configuration, while fairseq imports ``common.user_dir`` only
+once it has one. A program that asks for no criterion beyond fairseq's own does not import the plugin.
+"""
+
+import argparse
+import re
+import sys
+from pathlib import Path
+from typing import Iterator
+
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+
+_IN_DEFAULTS = re.compile(r"^\s*-\s*(?:override\s+)?/?criterion\s*:\s*([\w]+)", re.MULTILINE)
+
+
+class CriterionsPlugin(SearchPathPlugin):
+    """Leaves the search path as it is: importing a criterion puts it into Hydra's store of configurations."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        criterions = sys.modules.get("fairseq.criterions")
+        if criterions and any(name not in criterions.CRITERION_REGISTRY for name in _asked_for()):
+            import labo_fairseq.criterions  # noqa: F401
+
+
+def _asked_for() -> Iterator[str]:
+    """Names of criterions on the command line, and in the defaults of the configuration that it names."""
+    for word in sys.argv[1:]:
+        group, _, names = word.lstrip("+").partition("=")
+        if group == "criterion":
+            yield from names.split(",")  # several in a sweep
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config-dir", "-cd")
+    parser.add_argument("--config-name", "-cn")
+    given, _ = parser.parse_known_args()
+    if given.config_dir and given.config_name:
+        file = Path(given.config_dir, given.config_name).with_suffix(".yaml")
+        if file.is_file():
+            yield from _IN_DEFAULTS.findall(file.read_text(encoding="utf-8"))
