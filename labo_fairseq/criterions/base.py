@@ -1,6 +1,7 @@
 """What the criterions share: options, masking, warm-up, logging."""
 
 import inspect
+import logging
 import math
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,6 +17,8 @@ from fairseq.criterions.label_smoothed_cross_entropy import (
 from fairseq.logging import metrics
 from fairseq.tasks.semisupervised_translation import SemisupervisedTranslationTask
 from torch import Tensor
+
+logger = logging.getLogger(__name__)
 
 #: logged in bits, as fairseq does with its losses
 _IN_NATS = ("entropy",)
@@ -93,12 +96,14 @@ class RegularizedCriterion(LabelSmoothedCrossEntropyCriterion):
     def __init__(self, cfg: Any, task: Any) -> None:
         with self.one_line_errors():
             self.check(cfg)
-        if isinstance(task, SemisupervisedTranslationTask):
-            raise SystemExit(
-                f"{self.name}: fairseq's task semisupervised_translation fails in its first update, whatever the "
-                "criterion (KeyError: 'loss'); take --task online_backtranslation or multilingual_translation"
-            )
+        self.check_task(task)
         super().__init__(task, cfg.sentence_avg, cfg.label_smoothing, cfg.ignore_prefix_size, cfg.report_accuracy)
+        if type(task).__name__ == "TranslationMoETask":  # of an example, which may not be there to be imported
+            self.validation_metric = "loss"
+            logger.warning(
+                "translation_moe logs no nll_loss: the best checkpoint goes by the loss, which means the same in every "
+                "update only with --smoothing-warmup-steps 0"
+            )
         self.cfg = cfg
         self.updates = UpdateCounter(task, self.stop_where_not_finite)
         #: whether the softmax of the model's output is its prediction; None until the first batch
@@ -110,6 +115,21 @@ class RegularizedCriterion(LabelSmoothedCrossEntropyCriterion):
     def check(cls, cfg: Any) -> None:
         """ValueError, which begins with the name of the option, where one is out of range."""
         check_smoothing(cfg)
+
+    @classmethod
+    def check_task(cls, task: Any) -> None:
+        """End the program with one line where a task of fairseq's cannot be trained with this criterion."""
+        if isinstance(task, SemisupervisedTranslationTask):
+            raise SystemExit(
+                f"{cls.name}: fairseq's task semisupervised_translation fails in its first update, whatever the "
+                "criterion (KeyError: 'loss'); take --task online_backtranslation or multilingual_translation"
+            )
+        if getattr(task, "multitask_tasks", None):
+            raise SystemExit(
+                f"{cls.name}: a training with --multitask-config-yaml needs a loss for every one of its tasks; leave "
+                "the option out, or take the criterion that fairseq has for it, such as "
+                "label_smoothed_cross_entropy_with_ctc"
+            )
 
     @classmethod
     @contextmanager
@@ -285,7 +305,11 @@ class RegularizedCriterion(LabelSmoothedCrossEntropyCriterion):
         logs = [{**log, "ntokens": log.get("counted_ntokens", log.get("ntokens", 0))} for log in logging_outputs]
         if any(log.get("validating") for log in logs):
             metrics.log_derived("ppl", cls._perplexity_of_validation)
-        super().reduce_metrics(logs)
+        if any("nll_loss" in log for log in logs):
+            super().reduce_metrics(logs)
+        else:  # a task that makes its own log; fairseq would say 0
+            loss, sample_size = (sum(log.get(name, 0) for log in logs) for name in ("loss", "sample_size"))
+            metrics.log_scalar("loss", loss / sample_size / math.log(2), sample_size, round=3)
         n = sum(log["ntokens"] for log in logs)
         for name in cls.watched:
             if n > 0 and all(name in log for log in logs):

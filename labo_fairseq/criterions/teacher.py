@@ -7,6 +7,7 @@ from typing import Any, Dict, List
 
 import torch
 from fairseq import checkpoint_utils, utils
+from fairseq.models import FairseqMultiModel
 from torch import Tensor, nn
 
 from ..errors import UserError
@@ -64,6 +65,8 @@ def _load(path: str, task: Any) -> nn.Module:
             raise ValueError(f"teacher-path {path}: it was trained with dictionaries of another size") from error
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise ValueError(f"teacher-path {path}: it cannot be loaded as a checkpoint of fairseq ({reason})") from error
+    if isinstance(model, FairseqMultiModel):
+        raise ValueError(f"teacher-path {path}: it holds a model for every pair of languages, and a teacher is one")
     for side in ("source_lang", "target_lang"):
         its, own = (getattr(config, side, None) for config in (cfg.task, task.cfg))
         if its and own and its != own:
