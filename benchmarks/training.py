@@ -31,9 +31,9 @@ from tqdm import tqdm
 
 from labo_fairseq.data.prepared_corpus import Prepared
 from labo_fairseq.evaluation.training_log import read_curves
-from labo_fairseq.experiments.config import Config, compose, for_machines, to_yaml, with_paths
+from labo_fairseq.experiments.config import Config, for_machines, to_yaml, with_paths
 from labo_fairseq.experiments.machines import Machines
-from labo_fairseq.experiments.recipes import find, prepare_corpus
+from labo_fairseq.experiments.recipes import compose, find, prepare_corpus
 from labo_fairseq.files import write_json
 from labo_fairseq.subprocesses import run_fairseq
 
@@ -121,9 +121,11 @@ def table(rows: List[Dict[str, Any]]) -> str:
 
 
 def prepare(vocabulary: int, folder: Optional[Path]) -> Prepared:
-    recipe, _ = find("bible", "de-en")
+    setup = find("bible", "de-en")
     place = folder or Path("runs") / "benchmark" / f"data-{vocabulary}"
-    return prepare_corpus(replace(recipe, bpe_operations=vocabulary), place, os.cpu_count() or 1)
+    return prepare_corpus(
+        replace(setup, recipe=replace(setup.recipe, bpe_operations=vocabulary)), place, os.cpu_count() or 1
+    )
 
 
 def main() -> None:

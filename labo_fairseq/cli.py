@@ -3,18 +3,20 @@
 import argparse
 import logging
 import os
+import re
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, List, Optional
+from typing import TYPE_CHECKING, Any, Dict, List, Optional
 
 from . import __version__
 from .cli_types import BEAM, PROCESSES, SEED, Help, Parser, finite, length_penalty, whole
 from .errors import UserError, advice
-from .files import methods
+from .files import methods, shipped_corpora
 
 if TYPE_CHECKING:
     from .analysis.base import Analysis
+    from .experiments.recipes import Setup
 
 # Everything else is imported by the command that needs it: ``labo-fairseq user-dir`` must not wait for torch.
 
@@ -23,8 +25,10 @@ _DATA_HELP = "folder with archives that you have already (default: LABO_DATA)"
 _NEWEST_HELP = "of the run, or the newest run below it"
 _METRIC_HELP = "such as bleu, chrf++, ter, tokenized or comet; an unknown name shows all"
 _OUT_HELP = "folder for everything that is written (default: analysis, in the folder of the last run)"
-#: options of ``prepare custom`` alone
-_CUSTOM = ("train", "valid", "test", "validation_every", "bpe_operations", "lowercase", "clean")
+_SPLITS = ("train", "valid", "test")
+#: options of ``custom`` alone
+_CUSTOM = (*_SPLITS, "validation_every", "bpe_operations", "lowercase", "clean")
+_CORPUS_HELP = f"one of {', '.join(shipped_corpora())}; a YAML file that declares a corpus; or custom"
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -86,63 +90,87 @@ def _user_dir(args: argparse.Namespace) -> None:
     print(Path(__file__).resolve().parent)
 
 
-def _add_prepare(commands) -> None:
-    parser = _command(
-        commands,
-        "prepare",
-        _prepare,
-        "prepare a corpus: fetch, tokenize, clean, learn and apply BPE, binarize",
-        "Prepare one of the paper's corpora, or 'custom': your own files through the same pipeline. Both directions "
-        "of a language pair share their files.",
+def _add_corpus_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("corpus", help=_CORPUS_HELP)
+    parser.add_argument(
+        "direction", help="such as de-en or pt_br-en; 'multilingual' for one model of several directions"
     )
-    parser.add_argument("corpus", help="bible, iwslt14, iwslt17, wmt14, multi30k or custom")
-    parser.add_argument("direction", help="such as de-en; 'multilingual' for iwslt17")
-    parser.add_argument("--folder", type=Path, help="of the result (default: below runs/CORPUS)")
     parser.add_argument("--archive-dir", type=Path, metavar="DIR", help=_DATA_HELP)
-    parser.add_argument("--workers", type=PROCESSES, default=os.cpu_count() or 1, metavar="N", help="processes")
-    parser.add_argument("--smoke", action="store_true", help="the first 2000 pairs only")
-    own = parser.add_argument_group("custom", "files of one sentence per line, plain or .gz, source language first")
-    for split in ("train", "valid", "test"):
+    parser.add_argument(
+        "--workers", type=PROCESSES, default=os.cpu_count() or 1, metavar="N", help="processes that prepare the corpus"
+    )
+    own = parser.add_argument_group(
+        "custom",
+        "your own files: two of one sentence per line, source language first, or one with both languages (TSV with the "
+        "source first, TMX, zip archive of OPUS); plain, .gz, .xz or .bz2. An option may stand several times: training "
+        "and validation files are joined, test sets stay apart",
+    )
+    for split in _SPLITS:
         own.add_argument(
-            f"--{split}", type=Path, nargs=2, metavar=("SOURCE", "TARGET"), help=f"the two files of the {split} set"
+            f"--{split}", type=Path, nargs="+", action="append", metavar="FILE", help=f"files of the {split} set"
         )
     own.add_argument(
         "--validation-every", type=whole(2), metavar="N", help="instead of --valid: every Nth training pair"
     )
-    own.add_argument("--bpe-operations", type=whole(1), metavar="N", help="of the joint BPE (default: 10000)")
+    own.add_argument(
+        "--bpe-operations",
+        type=whole(1),
+        metavar="N",
+        help="BPE merge operations, or SentencePiece units (default: by the size of the corpus)",
+    )
     own.add_argument("--lowercase", action="store_true", help="lower-case all text")
     own.add_argument(
         "--clean", nargs=3, type=finite, metavar=("RATIO", "MIN", "MAX"), help="drop training pairs by tokens"
     )
 
 
-def _prepare(args: argparse.Namespace) -> None:
-    from .experiments.recipes import find, prepare_corpus, prepare_custom
+def _declare_custom(args: argparse.Namespace) -> Optional[Dict[str, Any]]:
+    """What a corpus file would say about the files on the command line; None where a corpus is named."""
+    from .experiments.custom import NAME, declare
 
-    useless = ("smoke", "archive_dir") if args.corpus == "custom" else _CUSTOM
+    useless = ("archive_dir",) if args.corpus == NAME else _CUSTOM
     for name in useless:
         if getattr(args, name):
             raise UserError(f"--{name.replace('_', '-')} does not go with {args.corpus}: leave it out")
-    if args.corpus == "custom":
-        folder = args.folder or _RUNS / "custom" / f"data-{args.direction}"
-        files = {split: getattr(args, split) for split in ("train", "valid", "test") if getattr(args, split)}
-        data = prepare_custom(
-            args.direction,
-            files,
-            folder,
-            bpe_operations=args.bpe_operations or 10000,
-            lowercase=args.lowercase,
-            clean=args.clean,
-            validation_every=args.validation_every,
-            workers=args.workers,
-        )
-    else:
-        recipe, _ = find(args.corpus, args.direction)
-        folder = args.folder or _data_folder(_RUNS, args.corpus, recipe.name, args.smoke)
-        data = prepare_corpus(recipe, folder, args.workers, args.archive_dir, args.smoke)
+    if args.corpus != NAME:
+        return None
+    files = {split: getattr(args, split) or [] for split in _SPLITS}
+    options = (args.bpe_operations, args.lowercase, args.clean, args.validation_every)
+    return declare(args.direction, files, *options)
+
+
+def _find_setup(args: argparse.Namespace, custom: Optional[Dict[str, Any]]) -> "Setup":
+    from .experiments.custom import parse_custom
+    from .experiments.recipes import find, setup_of
+
+    if custom is None:
+        return find(args.corpus, args.direction, args.archive_dir, args.smoke)
+    return setup_of(parse_custom(custom), args.direction, smoke=args.smoke)
+
+
+def _add_prepare(commands) -> None:
+    parser = _command(
+        commands,
+        "prepare",
+        _prepare,
+        "prepare a corpus: fetch, tokenize, clean, learn and apply subwords, binarize",
+        "Prepare a corpus by its name, by a YAML file that declares it, or 'custom': your own files. Both directions "
+        "of a language pair share the result.",
+    )
+    parser.add_argument("--folder", type=Path, help="output directory (default: below runs/CORPUS)")
+    parser.add_argument("--smoke", action="store_true", help="the first 2000 pairs only")
+    _add_corpus_arguments(parser)
+
+
+def _prepare(args: argparse.Namespace) -> None:
+    from .experiments.recipes import prepare_corpus
+
+    setup = _find_setup(args, _declare_custom(args))
+    folder = args.folder or setup.data_folder(_RUNS, args.smoke)
+    data = prepare_corpus(setup, folder, args.workers, args.archive_dir, args.smoke)
     for split, number in data.pairs.items():
         print(f"{split:<20}{number:>12,} pairs")
-    print(f"{'fairseq-train DATA':<20}{data.binarised}")
+    print(f"{'fairseq-train DATA':<20}{data.binarized}")
 
 
 def _add_run(commands) -> None:
@@ -150,20 +178,15 @@ def _add_run(commands) -> None:
         commands,
         "run",
         _run,
-        "prepare, train and score one experiment: the paper's, or the demo's (bible de-en)",
-        "Prepare the corpus, train with configs/CORPUS_DIRECTION.yaml, translate the test sets, score them. "
-        "Steps whose output is complete are skipped; a run that was killed is resumed. NUM_GPUS says how many "
-        "GPUs to use (default: all), and where that is none, NUM_CPU_WORKERS how many processes (default: 1); the "
-        "batch of an update does not depend on them.",
+        "prepare a corpus, train on it, translate its test sets and score them",
+        "Prepare a corpus, train with the settings that it declares (those of 'custom' are chosen by its size), "
+        "translate the test sets, score them. Steps whose output is complete are skipped; an interrupted run resumes. "
+        "NUM_GPUS says how many GPUs to use (default: all), and where that is none, NUM_CPU_WORKERS how many processes "
+        "(default: 1); the batch of an update does not depend on them.",
     )
-    parser.add_argument("corpus", help="bible, iwslt14, iwslt17, wmt14 or multi30k")
-    parser.add_argument("direction", help="such as de-en; 'multilingual' for iwslt17")
     parser.add_argument("--folder", type=Path, default=_RUNS, help="everything is written below it")
-    parser.add_argument("--name", help="of the run's folder (default: CRITERION-seedN)")
-    parser.add_argument("--archive-dir", type=Path, metavar="DIR", help=_DATA_HELP)
-    parser.add_argument(
-        "--workers", type=PROCESSES, default=os.cpu_count() or 1, metavar="N", help="processes that prepare"
-    )
+    parser.add_argument("--name", help="name of the run directory (default: CRITERION-seedN)")
+    _add_corpus_arguments(parser)
     nodes = parser.add_argument_group("several nodes", "that share a file system; the same command on each of them")
     nodes.add_argument("--nodes", type=PROCESSES, default=1, metavar="N", help="how many there are")
     nodes.add_argument("--node", type=whole(0), default=0, metavar="K", help="number of this one, from 0")
@@ -173,27 +196,29 @@ def _add_run(commands) -> None:
 
 def _run(args: argparse.Namespace) -> None:
     from .experiments.config import for_machines, with_teachers
+    from .experiments.custom import write_corpus_file
     from .experiments.machines import machines_here
-    from .experiments.recipes import build_run, find, prepare_corpus, run_config, run_folder
+    from .experiments.recipes import build_run, prepare_corpus, run_config
     from .experiments.run import complete, join
     from .experiments.summary import summarize
 
     machines = machines_here(nodes=args.nodes, node=args.node, master=args.master)
-    recipe, _ = find(args.corpus, args.direction)
+    custom = _declare_custom(args)
+    setup = _find_setup(args, custom)
     name = args.name or f"{args.criterion}-seed{args.seed}{'-smoke' if args.smoke else ''}"
-    folder = run_folder(args.folder, args.corpus, args.direction, name)
+    folder = setup.run_folder(args.folder, name)
     # what is wrong with the settings or the machine is said before the corpus is prepared
-    config = run_config(args.corpus, args.direction, args.criterion, args.seed, args.settings, args.smoke)
+    config = run_config(setup, args.criterion, args.seed, args.settings, args.smoke)
     config = with_teachers(config, folder)
     for_machines(config, machines)
-    data = prepare_corpus(
-        recipe,
-        _data_folder(args.folder, args.corpus, recipe.name, args.smoke),
-        args.workers,
-        args.archive_dir,
-        args.smoke,
-    )
-    run = build_run(args.corpus, args.direction, config, data, folder)
+    setup.corpus.scoring.check(target for _, target in setup.directions)
+    data_folder = setup.data_folder(args.folder, args.smoke)
+    data = prepare_corpus(setup, data_folder, args.workers, args.archive_dir, args.smoke)
+    if custom is not None:
+        corpus_file = data_folder.with_suffix(".yaml")
+        write_corpus_file(custom, setup, corpus_file)
+        print(f"corpus file, for grids and changes: {corpus_file}", file=sys.stderr)
+    run = build_run(setup, config, data, folder)
     if machines.node:
         join(run, machines)
         print(f"node {machines.node} has trained: node 0 translates and scores")
@@ -294,7 +319,8 @@ def _add_config(commands) -> None:
 
 def _config(args: argparse.Namespace) -> None:
     from .data.prepared_corpus import Prepared
-    from .experiments.config import compose, for_workers, to_yaml, with_paths, with_teachers
+    from .experiments.config import for_workers, to_yaml, with_paths, with_teachers
+    from .experiments.recipes import compose
 
     composed = with_teachers(compose(args.name, args.settings), args.save_dir.parent)
     config = for_workers(composed, args.workers)
@@ -442,16 +468,13 @@ def _translate(args: argparse.Namespace) -> None:
     translate(run, direction_of(run, args.source), Decoding(args.beam))
 
 
-def _data_folder(root: Path, corpus: str, recipe: str, smoke: bool) -> Path:
-    return root / corpus / f"data-{recipe}{'-smoke' if smoke else ''}"
-
-
 def _parse(argv: Optional[List[str]]) -> argparse.Namespace:
     parser = build_parser()
     words = list(sys.argv[1:] if argv is None else argv)
     if words[:1] == ["experiment"] and words[1:] and words[1] not in ("run", "report", "-h", "--help"):
         words.insert(1, "run")
     args, rest = parser.parse_known_args(words)
+    _return_settings(args)
     # argparse takes KEY=VALUE beside the other positional arguments alone, not behind an option
     if rest and hasattr(args, "settings") and not any(word.startswith("-") for word in rest):
         args.settings = [*args.settings, *rest]
@@ -461,7 +484,15 @@ def _parse(argv: Optional[List[str]]) -> argparse.Namespace:
     return args
 
 
-def _refuse_repeated(parser: Parser, args: argparse.Namespace) -> None:
+def _return_settings(args: argparse.Namespace) -> None:
+    """Give back the KEY=VALUE words that an option with several files took for files."""
+    for split in _SPLITS if hasattr(args, "settings") else ():
+        for paths in getattr(args, split, None) or []:
+            while len(paths) > 1 and re.match(r"[\w.]+=", str(paths[-1])) and not paths[-1].exists():
+                args.settings = [str(paths.pop()), *args.settings]
+
+
+def _refuse_repeated(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """End where one of the KEY=VALUE settings would replace another one, or an option."""
     keys = [setting.partition("=")[0] for setting in getattr(args, "settings", [])]
     for key in keys:

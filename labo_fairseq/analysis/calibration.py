@@ -237,7 +237,9 @@ def sentence_chrf(run: Run, test: HeldOut, lines: Sequence[str]) -> np.ndarray:
     chrf = find_metric("chrf")
     assert chrf.decomposition is not None
     sources, references = (list(read_lines(run.data.raw(test.name, side))) for side in test.direction)
-    rows = sentence_statistics(chrf, Translation(Texts(sources, lines, references)), run.data.scoring)
+    rows = sentence_statistics(
+        chrf, Translation(Texts(sources, lines, references)), run.data.scoring_for(test.direction[1])
+    )
     return chrf.decomposition.corpus_score(rows)
 
 

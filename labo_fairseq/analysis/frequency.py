@@ -201,7 +201,8 @@ class FrequencyAnalysis(Analysis):
         for test in held_out(runs[0]):
             lines = {name: decode(run, test, folder / TRANSLATIONS).lines for name, run in systems.items()}
             references = list(read_lines(data.raw(test.name, test.direction[1])))
-            scored += score_parts(test.name, source_scores(runs[0], test, counts), lines, references, data.scoring)
+            scoring = data.scoring_for(test.direction[1])
+            scored += score_parts(test.name, source_scores(runs[0], test, counts), lines, references, scoring)
         return frequency_result(scored)
 
 

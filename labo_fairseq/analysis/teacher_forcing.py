@@ -38,7 +38,7 @@ class TeacherForcedModel:
 
         path = str(run.existing_checkpoint())
         state = load_checkpoint(run.checkpoint)  # says in one line what is wrong with it
-        options = {"data": str(run.data.binarised), "source_lang": direction[0], "target_lang": direction[1]}
+        options = {"data": str(run.data.binarized), "source_lang": direction[0], "target_lang": direction[1]}
         (model,), config, self.task = checkpoint_utils.load_model_ensemble_and_task(
             [path], options, state=load_to_cpu(path, options)
         )

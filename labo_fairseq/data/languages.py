@@ -2,38 +2,17 @@
 
 import locale
 import re
-from typing import List, Tuple
+from typing import List, Sequence, Tuple
 
 from ..errors import UserError
 from .types import Pair
 
 #: languages that Moses' rules were made for; text in others is split into SentencePiece units as it is
 MOSES = frozenset(
-    [
-        "ca",
-        "cs",
-        "de",
-        "el",
-        "en",
-        "es",
-        "et",
-        "fi",
-        "fr",
-        "ga",
-        "hu",
-        "is",
-        "it",
-        "lt",
-        "lv",
-        "nl",
-        "pl",
-        "pt",
-        "ro",
-        "ru",
-        "sk",
-        "sl",
-        "sv",
-    ]
+    (
+        *("ca", "cs", "de", "el", "en", "es", "et", "fi", "fr", "ga", "hu", "is"),
+        *("it", "lt", "lv", "nl", "pl", "pt", "ro", "ru", "sk", "sl", "sv"),
+    )
 )
 
 #: language → sacreBLEU's tokenizer, where it is not "13a"
@@ -51,6 +30,12 @@ def has_moses_rules(language: str) -> bool:
 def bleu_tokenizer(language: str) -> str:
     """sacreBLEU's tokenizer for text in this language: ``"zh"``, ``"ja-mecab"``, ``"ko-mecab"``, else ``"13a"``."""
     return _TOKENIZERS.get(language.split("_")[0], "13a")
+
+
+def language_token(directions: Sequence[Pair]) -> str:
+    """What a model of several ``directions`` is told before every source sentence: ``"src"`` where all lead into one
+    language, else ``"tgt"``, the language to translate into."""
+    return "src" if len({target for _, target in directions}) == 1 else "tgt"
 
 
 def normalize_language(text: str) -> str:

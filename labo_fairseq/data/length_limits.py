@@ -37,7 +37,7 @@ def excess_of_subwords(subwords: str) -> Optional[str]:
     return f"{number:,} subwords, at most {LONGEST_SENTENCE:,}" if number > LONGEST_SENTENCE else None
 
 
-def within(
+def filter_by_length(
     items: Iterable[Item],
     sides: Callable[[Item], Pair],
     excess: Callable[[str], Optional[str]],

@@ -28,10 +28,10 @@ def check_languages(languages: Iterable[str]) -> None:
     """UserError names the first of ``languages`` that is none of :data:`LANGUAGES`."""
     for language in languages:
         if language not in LANGUAGES:
-            raise UserError(f"no tokenizer for the language {language!r}: Moses has {', '.join(LANGUAGES)}")
+            raise UserError(f"no Moses rules for the language {language!r}: Moses has {', '.join(LANGUAGES)}")
 
 
-def tokenise(language: str, lines: List[str], escape: bool = True, dash_splits: bool = False) -> List[str]:
+def tokenize(language: str, lines: List[str], escape: bool = True, dash_splits: bool = False) -> List[str]:
     """``tokenizer.perl -l language``, with ``-a`` if ``dash_splits`` and ``-no-escape`` unless ``escape``."""
     tokenizer = _tokenizer(language)
     return [
@@ -42,13 +42,13 @@ def tokenise(language: str, lines: List[str], escape: bool = True, dash_splits: 
     ]
 
 
-def detokenise(language: str, lines: List[str]) -> List[str]:
+def detokenize(language: str, lines: List[str]) -> List[str]:
     """``detokenizer.perl -l language``."""
     detokenizer = MosesDetokenizer(language)
     return [detokenizer.detokenize(line.split()) for line in lines]
 
 
-def normalise_punctuation(language: str, lines: List[str]) -> List[str]:
+def normalize_punctuation(language: str, lines: List[str]) -> List[str]:
     """``normalize-punctuation.perl -l language`` for cs, de, en, es and fr."""
     rules = MosesPunctNormalizer(language, perl_parity=True).substitutions
     return [_substitute(rules, line) for line in lines]
@@ -65,7 +65,7 @@ def lowercase(lines: List[str]) -> List[str]:
     return [line.replace("Σ", "σ").lower() for line in lines]
 
 
-def keeps(source: str, target: str, ratio: float, minimum: int, maximum: int) -> bool:
+def passes_length_filter(source: str, target: str, ratio: float, minimum: int, maximum: int) -> bool:
     """Whether ``clean-corpus-n.perl -ratio ratio … minimum maximum`` keeps a pair of tokenized lines.
 
     Without escaping, ``|`` separates factors in Moses: the script takes it out of text without factors before

@@ -58,8 +58,10 @@ def _follow_parent() -> None:
     """End with the parent process, even where that is killed; the queue between them would be waited on forever."""
 
     def follow() -> None:
-        parent_process().join()
-        os._exit(1)
+        parent = parent_process()
+        if parent is not None:
+            parent.join()
+            os._exit(1)
 
     Thread(target=follow, daemon=True).start()
 

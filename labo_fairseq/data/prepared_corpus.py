@@ -1,12 +1,15 @@
 """A prepared corpus on disk: where each of its files lies."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
 from ..errors import UserError
-from ..files import digest_of, write_json
+from ..files import digest_of, shipped_corpora, write_json
+from .corpora.declaration import load_declaration
+from .languages import language_token
+from .scoring import DeclaredScoring
 from .types import Scoring
 
 #: everything that a preparation leaves behind; what else lies in its folder is the user's own
@@ -26,32 +29,38 @@ class Prepared:
     folder: Path
 
     @property
-    def facts(self) -> Path:
+    def metadata(self) -> Path:
         """JSON: the recipe, the number of pairs in each split, the test sets in fairseq's order, digests of files."""
         return self.folder / "prepared.json"
 
     @property
     def recipe(self) -> Dict[str, Any]:
         """What tells this preparation from another; empty where nothing was prepared."""
-        return self._fact("recipe", {})
+        return self._metadata("recipe", {})
 
-    @property
-    def scoring(self) -> Scoring:
-        """How translations of this corpus are scored."""
-        return Scoring(
-            lowercase=bool(self.recipe.get("lowercase")),
-            split_compounds=str(self.recipe.get("corpus", "")).startswith("wmt14"),
-        )
+    def scoring_for(self, target: str) -> Scoring:
+        """How translations into ``target`` are scored."""
+        return self._declared_scoring().for_target(target)
+
+    def _declared_scoring(self) -> DeclaredScoring:
+        """What was written down; an older version wrote nothing, and the corpus' declaration still says it."""
+        written = self._metadata("scoring", None)
+        if written is not None:
+            return DeclaredScoring(**written)
+        corpus = str(self.recipe.get("corpus", "")).partition(",")[0]
+        if corpus in shipped_corpora():
+            return load_declaration(corpus).scoring
+        return DeclaredScoring(lowercase=bool(self.recipe.get("lowercase")))
 
     @property
     def pairs(self) -> Dict[str, int]:
         """Split → number of sentence pairs."""
-        return self._fact("pairs", {})
+        return self._metadata("pairs", {})
 
     @property
     def tests(self) -> List[str]:
         """Names of the test sets, the main one first."""
-        return self._fact("tests", [])
+        return self._metadata("tests", [])
 
     def split(self, name: str, source: str, target: str) -> str:
         """How the files of a split are named: with the direction where the corpus has several."""
@@ -59,12 +68,22 @@ class Prepared:
 
     @property
     def multilingual(self) -> bool:
-        """Whether there are several directions, in SentencePiece units of raw text."""
+        """Whether several directions were prepared for one model."""
+        return "directions" in self.recipe
+
+    @property
+    def language_token(self) -> str:
+        """Of which language a token stands before every source sentence of a multilingual corpus: "src", or "tgt"."""
+        return language_token([(source, target) for source, target in self.recipe["directions"]])
+
+    @property
+    def uses_sentencepiece(self) -> bool:
+        """Whether text is in SentencePiece units of raw text; else it is in BPE of Moses tokens."""
         return self.sentencepiece.exists()
 
     @property
     def sentencepiece(self) -> Path:
-        """Model of a multilingual corpus, for ``--bpe sentencepiece --sentencepiece-model``."""
+        """Model of raw text, for ``--bpe sentencepiece --sentencepiece-model``."""
         return self.folder / "sentencepiece.model"
 
     @property
@@ -73,7 +92,7 @@ class Prepared:
         return self.folder / "codes"
 
     @property
-    def binarised(self) -> Path:
+    def binarized(self) -> Path:
         """What ``fairseq-train`` takes as DATA."""
         return self.folder / "bin"
 
@@ -102,13 +121,16 @@ class Prepared:
 
         Empty where the version that prepared the corpus wrote none down.
         """
-        return self._fact("sha256", {})
+        return self._metadata("sha256", {})
 
-    def write_facts(self, recipe: Dict[str, Any], pairs: Dict[str, int], tests: List[str]) -> None:
-        """Write :attr:`facts`, the last file of a preparation."""
+    def write_metadata(
+        self, recipe: Dict[str, Any], pairs: Dict[str, int], tests: List[str], scoring: DeclaredScoring
+    ) -> None:
+        """Write :attr:`metadata`, the last file of a preparation."""
         paths = sorted(path for pattern in _SHARED for path in self.folder.glob(pattern))
         digests = {path.relative_to(self.folder).as_posix(): digest_of(path) for path in paths}
-        write_json(self.facts, {"recipe": recipe, "pairs": pairs, "tests": tests, "sha256": digests})
+        content = {"recipe": recipe, "pairs": pairs, "tests": tests, "sha256": digests, "scoring": asdict(scoring)}
+        write_json(self.metadata, content)
 
     def check(self, recipe: Dict[str, Any], digests: Optional[Dict[str, str]] = None) -> None:
         """See that a corpus is still what it was.
@@ -140,13 +162,13 @@ class Prepared:
             if not (self.recipe and _made(path.relative_to(self.folder))):
                 raise UserError(f"{self.folder} holds {path.name}, which no preparation made: name another folder")
 
-    def _fact(self, name: str, default: Any) -> Any:
-        if not self.facts.is_file():
+    def _metadata(self, name: str, default: Any) -> Any:
+        if not self.metadata.is_file():
             return default
         try:
-            return json.loads(self.facts.read_text(encoding="utf-8")).get(name, default)
+            return json.loads(self.metadata.read_text(encoding="utf-8")).get(name, default)
         except (ValueError, AttributeError):
-            raise UserError(f"{self.facts} is damaged: prepare the corpus again, in another folder") from None
+            raise UserError(f"{self.metadata} is damaged: prepare the corpus again, in another folder") from None
 
 
 def _made(path: Path) -> bool:

@@ -13,6 +13,7 @@ from itertools import chain
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Counter as CounterType
 
 from subword_nmt.apply_bpe import BPE
 from subword_nmt.learn_bpe import learn_bpe
@@ -20,20 +21,20 @@ from subword_nmt.learn_bpe import learn_bpe
 from ..errors import UserError
 from ..files import atomic_directory, read_lines
 from ..subprocesses import run_fairseq
-from .length_limits import excess_of_line, excess_of_subwords, excess_of_words, within
-from .moses import check_languages, keeps, lowercase, normalise_punctuation, remove_non_printing, tokenise
+from .corpora.declaration import CleaningRule
+from .length_limits import excess_of_line, excess_of_subwords, excess_of_words, filter_by_length
+from .moses import (
+    check_languages,
+    lowercase,
+    normalize_punctuation,
+    passes_length_filter,
+    remove_non_printing,
+    tokenize,
+)
 from .parallel_map import mapped
 from .prepared_corpus import Prepared
+from .scoring import DEFAULT_SCORING, DeclaredScoring
 from .types import Corpus, Pair
-
-
-class Clean(NamedTuple):
-    """The rule of Moses' ``clean-corpus-n.perl`` for a training pair."""
-
-    ratio: float  # of the two lengths, at most
-    minimum: int  # length of either side
-    maximum: int
-    unit: str  # "tokens" or "subwords": what a length counts
 
 
 @dataclass(frozen=True)
@@ -46,11 +47,12 @@ class Recipe:
     bpe_operations: int
     escape: bool = False  # Moses' tokens of & | < > ' " [ ], as in fairseq's scripts
     dash_splits: bool = True  # "a-b" → "a @-@ b"
-    normalise: bool = False  # punctuation, and no control characters
+    normalize: bool = False  # punctuation, and no control characters
     lowercase: bool = False
-    clean: Optional[Clean] = None
+    clean: Optional[CleaningRule] = None
     validation_every: Optional[int] = None  # every n-th training pair is for validation instead
     workers: int = 1  # processes; of no influence on the files
+    scoring: DeclaredScoring = DEFAULT_SCORING  # for those who score; of no influence on the files
 
     @property
     def name(self) -> str:
@@ -62,8 +64,10 @@ class Recipe:
 
     def to_json(self) -> Dict[str, Any]:
         """What tells this recipe from another, as JSON reads it back."""
-        known = {name: value for name, value in asdict(self).items() if name != "workers"}
-        return {**known, "clean": self.clean and dict(self.clean._asdict())}
+        known = {name: value for name, value in asdict(self).items() if name not in ("workers", "scoring")}
+        # finished runs spell this key so
+        known["normalise"] = known.pop("normalize")
+        return known
 
 
 class Line(NamedTuple):
@@ -80,17 +84,20 @@ def prepare(corpus: Corpus, recipe: Recipe, folder: Path) -> Prepared:
     Training pairs are cleaned, all others are kept: scores need every line of a test set.
 
     Raises:
-        UserError: a language without a tokenizer, a folder with files of the user's own, an empty split, a text too
-            small for BPE, a sentence that :func:`within` refuses, or ``fairseq-preprocess`` fails.
+        UserError: a language without Moses rules, a folder with files of the user's own, an empty split, a text too
+            small for BPE, a sentence that :func:`filter_by_length` refuses, or ``fairseq-preprocess`` fails.
     """
     check_languages(recipe.languages)
     tests = [split for split in corpus if split not in ("train", "valid")]
     with atomic_directory(folder, Prepared(folder).check_replaceable) as work:
         files, first = Prepared(work), Prepared(work / "first")
-        splits, counts = ["train", "valid", *tests], Counter()
+        splits = ["train", "valid", *tests]
+        counts: CounterType[str] = Counter()
         for split, pairs in corpus.items():
-            short = within(pairs, lambda pair: pair, excess_of_line, split, recipe.languages, split == "train")
-            lines = mapped(partial(_tokenise, recipe, split == "train"), short, recipe.workers, f"tokenize {split}")
+            short = filter_by_length(
+                pairs, lambda pair: pair, excess_of_line, split, recipe.languages, split == "train"
+            )
+            lines = mapped(partial(_tokenize, recipe, split == "train"), short, recipe.workers, f"tokenize {split}")
             counts += write_pairs(_split(lines, split, recipe.validation_every), first, recipe.languages)
         refuse_empty(counts, splits)
         learn_joint_bpe(
@@ -100,16 +107,18 @@ def prepare(corpus: Corpus, recipe: Recipe, folder: Path) -> Prepared:
         for split in splits:
             apply_bpe = partial(_apply_bpe, files.codes, recipe.clean if split in ("train", "valid") else None)
             limits = split, recipe.languages, split not in corpus or split == "train"
-            lines = within(_read(first, split, recipe.languages), attrgetter("tokens"), excess_of_words, *limits)
+            lines = filter_by_length(
+                _read(first, split, recipe.languages), attrgetter("tokens"), excess_of_words, *limits
+            )
             lines = mapped(apply_bpe, lines, recipe.workers, f"BPE {split}")
-            lines = within(lines, attrgetter("subwords"), excess_of_subwords, *limits)
+            lines = filter_by_length(lines, attrgetter("subwords"), excess_of_subwords, *limits)
             counts += write_pairs(((split, line) for line in lines), files, recipe.languages)
         refuse_empty(counts, splits)
         shutil.rmtree(first.folder)
-        binarise(
-            {split: work / "bpe" / split for split in splits}, recipe.languages, files.binarised, work, recipe.workers
+        binarize(
+            {split: work / "bpe" / split for split in splits}, recipe.languages, files.binarized, work, recipe.workers
         )
-        files.write_facts(recipe.to_json(), counts, tests)
+        files.write_metadata(recipe.to_json(), counts, tests, recipe.scoring)
     return Prepared(folder)
 
 
@@ -127,10 +136,10 @@ def learn_joint_bpe(texts: List[Path], codes: Path, operations: int) -> None:
         raise UserError("no two characters stand side by side twice in the training set: it is too small for BPE")
 
 
-def binarise(
+def binarize(
     prefixes: Dict[str, Path],
     languages: Pair,
-    binarised: Path,
+    binarized: Path,
     logs: Path,
     workers: int,
     dictionary: Optional[Path] = None,
@@ -146,7 +155,7 @@ def binarise(
     arguments = [
         *("--source-lang", languages[0], "--target-lang", languages[1], *shared),
         *(f"--trainpref={prefixes['train']}", f"--validpref={prefixes['valid']}", f"--testpref={tests}"),
-        *("--destdir", str(binarised), "--workers", str(workers)),
+        *("--destdir", str(binarized), "--workers", str(workers)),
     ]
     run_fairseq("preprocess", arguments, logs / "preprocess.log")
 
@@ -154,21 +163,24 @@ def binarise(
 def to_tokens(recipe: Dict[str, Any], language: str, lines: List[str]) -> List[str]:
     """Raw ``lines`` as the tokens that ``recipe``, in the form of :meth:`Recipe.to_json`, makes of them."""
     if recipe["normalise"]:
-        lines = remove_non_printing(normalise_punctuation(language, lines))
-    tokens = tokenise(language, lines, recipe["escape"], recipe["dash_splits"])
+        lines = remove_non_printing(normalize_punctuation(language, lines))
+    tokens = tokenize(language, lines, recipe["escape"], recipe["dash_splits"])
     return lowercase(tokens) if recipe["lowercase"] else tokens
 
 
-def _tokenise(recipe: Recipe, training: bool, pairs: List[Pair]) -> List[Line]:
+def _tokenize(recipe: Recipe, training: bool, pairs: List[Pair]) -> List[Line]:
     sides = (to_tokens(recipe.to_json(), language, list(side)) for language, side in zip(recipe.languages, zip(*pairs)))
     lines = [Line(pair, tokens) for pair, tokens in zip(pairs, zip(*sides))]
     return _clean(lines, recipe.clean, "tokens") if training else lines
 
 
-def _apply_bpe(codes: Path, clean: Optional[Clean], lines: List[Line]) -> List[Line]:
+def _apply_bpe(codes: Path, clean: Optional[CleaningRule], lines: List[Line]) -> List[Line]:
     bpe = load_bpe(codes)
-    split = [line._replace(subwords=tuple(map(bpe.process_line, line.tokens))) for line in lines]
-    return _clean(split, clean, "subwords")
+    for number, line in enumerate(lines):
+        assert line.tokens is not None
+        source, target = map(bpe.process_line, line.tokens)
+        lines[number] = line._replace(subwords=(source, target))
+    return _clean(lines, clean, "subwords")
 
 
 @lru_cache(maxsize=1)
@@ -178,10 +190,12 @@ def load_bpe(codes: Path) -> BPE:
         return BPE(file)
 
 
-def _clean(lines: List[Line], rule: Optional[Clean], unit: str) -> List[Line]:
+def _clean(lines: List[Line], rule: Optional[CleaningRule], unit: str) -> List[Line]:
     if rule is None or rule.unit != unit:
         return lines
-    return [line for line in lines if keeps(*getattr(line, unit), rule.ratio, rule.minimum, rule.maximum)]
+    limits = (rule.ratio, rule.minimum, rule.maximum)
+    sides = ((line, getattr(line, unit)) for line in lines)
+    return [line for line, (source, target) in sides if passes_length_filter(source, target, *limits)]
 
 
 def _split(lines: Iterable[Line], split: str, validation_every: Optional[int]) -> Iterator[Tuple[str, Line]]:
@@ -191,9 +205,9 @@ def _split(lines: Iterable[Line], split: str, validation_every: Optional[int]) -
         yield ("valid" if cut else split), line
 
 
-def write_pairs(lines: Iterable[Tuple[str, Line]], files: Prepared, languages: Pair) -> Counter:
+def write_pairs(lines: Iterable[Tuple[str, Line]], files: Prepared, languages: Pair) -> CounterType[str]:
     """Write ``lines``, each with its split, to the files of ``files``; how many went where."""
-    counts = Counter()
+    counts: CounterType[str] = Counter()
     with ExitStack() as stack:
         opened = {}
         for split, line in lines:
@@ -208,7 +222,7 @@ def write_pairs(lines: Iterable[Tuple[str, Line]], files: Prepared, languages: P
     return counts
 
 
-def refuse_empty(counts: Counter, splits: Iterable[str]) -> None:
+def refuse_empty(counts: CounterType[str], splits: Iterable[str]) -> None:
     """UserError where one of ``splits`` has no pair."""
     for split in splits:
         if not counts[split]:

@@ -14,15 +14,16 @@ from .runs import Evaluation, Run, read_json, read_translation
 
 def evaluate(run: Run, checkpoint: Path, decoding: Decoding, folder: Path) -> Evaluation:
     """The default scores of ``checkpoint`` on every test set in every direction; ``folder`` keeps the translations."""
-    metrics = default_metrics(run.data.scoring, tokens=not run.data.multilingual)
     tests: Dict[str, List[Score]] = {}
     for source, target in run.directions:
+        scoring = run.data.scoring_for(target)
+        metrics = default_metrics(scoring, tokens=not run.data.uses_sentencepiece)
         for test in run.data.tests:
             name = run.data.split(test, source, target)
             output = folder / f"{name}.{target}"
             translate_test(run.data, checkpoint, source, target, test, decoding, output)
             translation = read_translation(run.data, test, (source, target), output)
-            tests[name] = [score(metric, translation, run.data.scoring) for metric in metrics]
+            tests[name] = [score(metric, translation, scoring) for metric in metrics]
     return Evaluation(checkpoint.name, decoding, tests)
 
 
@@ -41,7 +42,7 @@ def evaluate_again(
     """
     name = checkpoint_name if average is None else f"average{average}"
     checkpoint = run.checkpoints / f"checkpoint_{name}.pt"
-    wanted = [find_metric(key, run.data.scoring) for key in metrics]
+    wanted = [find_metric(key, run.data.scoring_for(run.directions[0][1])) for key in metrics]
     with locked(run.folder):
         if average is not None and not checkpoint.exists():
             average_checkpoints(newest_checkpoints(run.checkpoints, average), checkpoint)
@@ -60,8 +61,9 @@ def evaluate_again(
 
 def _add_scores(run: Run, evaluation: Evaluation, folder: Path, metrics: Sequence[Metric]) -> bool:
     """Add the scores that ``evaluation`` lacks, of the translations in ``folder``; whether it lacked any."""
-    scoring, added = run.data.scoring, False
+    added = False
     for direction in run.directions:
+        scoring = run.data.scoring_for(direction[1])
         for test in run.data.tests:
             name = run.data.split(test, *direction)
             scores = evaluation.tests[name]

@@ -6,7 +6,7 @@ from typing import Any, Dict, List, Tuple
 
 from tqdm import tqdm
 
-from ..data.moses import detokenise
+from ..data.moses import detokenize
 from ..data.prepared_corpus import Prepared
 from ..errors import UserError
 from ..files import atomic_write, read_lines, write_lines
@@ -41,23 +41,26 @@ class Decoding:
 def decoding_options(data: Prepared, checkpoint: Path, source: str, target: str, decoding: Decoding) -> List[str]:
     """Options that ``fairseq-generate`` and ``fairseq-interactive`` share; their ``D-`` lines are :func:`finish` ed."""
     options = [
-        *(str(data.binarised), "--user-dir", USER_DIR, "--path", str(checkpoint)),
+        *(str(data.binarized), "--user-dir", USER_DIR, "--path", str(checkpoint)),
         *("--source-lang", source, "--target-lang", target, *decoding.options()),
     ]
+    units = ("--bpe", "subword_nmt", "--bpe-codes", str(data.codes))
+    if data.uses_sentencepiece:
+        units = ("--bpe", "sentencepiece", "--sentencepiece-model", str(data.sentencepiece))
     if data.multilingual:
         directions = data.recipe["directions"]
         languages = sorted({language for direction in directions for language in direction})
         return [
-            *(*options, "--task", "translation_multi_simple_epoch", "--encoder-langtok", "src"),
+            *(*options, "--task", "translation_multi_simple_epoch", "--encoder-langtok", data.language_token),
             *("--lang-pairs", ",".join(map("-".join, directions)), "--langs", ",".join(languages)),
-            *("--bpe", "sentencepiece", "--sentencepiece-model", str(data.sentencepiece)),
+            *units,
         ]
-    return [*options, "--task", "translation", "--bpe", "subword_nmt", "--bpe-codes", str(data.codes)]
+    return [*options, "--task", "translation", *units]
 
 
 def finish(data: Prepared, language: str, lines: List[str]) -> List[str]:
-    """Text of translations without their subwords: Moses' tokens joined, unless it was never tokenized."""
-    return lines if data.multilingual else detokenise(language, lines)
+    """Text of translations without their subwords: Moses' tokens joined, unless it was never tokenised."""
+    return lines if data.uses_sentencepiece else detokenize(language, lines)
 
 
 def tokens_of(output: Path) -> Path:

@@ -170,8 +170,9 @@ def compare_runs(
     if name not in names:
         raise UserError(f"{first.folder} has no test set {name!r}: choose from {', '.join(names)}")
     refuse_unlike(runs)
-    scoring = first.data.scoring
-    systems = {str(run.folder): run.translated(*names[name]) for run in runs}
+    split, direction = names[name]
+    scoring = first.data.scoring_for(direction[1])
+    systems = {str(run.folder): run.translated(split, direction) for run in runs}
     return compare([find_metric(key, scoring) for key in metrics or ("bleu", "chrf")], systems, scoring, samples)
 
 

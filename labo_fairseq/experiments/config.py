@@ -4,7 +4,7 @@ import math
 import os
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, Dict, Sequence
+from typing import Any, Dict, Mapping, Sequence
 
 import torch
 import yaml
@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from ..checkpoints import load_checkpoint
 from ..data.prepared_corpus import Prepared
 from ..errors import UserError
-from ..files import configs, methods
+from ..files import configs
 from ..subprocesses import USER_DIR
 from .machines import Machines
 
@@ -24,46 +24,43 @@ _UNSET = "???"  # Hydra's word for a value that must be given
 _LEAST_TOKENS = 256
 
 
-def available() -> Sequence[str]:
-    """Names of the configurations that can be trained, CORPUS_DIRECTION_METHOD."""
-    return sorted(f"{path.stem}_{method}" for path in configs().glob("*_*.yaml") for method in methods())
+def merge_files(
+    groups: Mapping[str, str], method: str, settings: Mapping[str, Any], overrides: Sequence[str] = ()
+) -> Config:
+    """One file of each of Hydra's groups, a corpus' own ``settings``, and ``overrides`` on top.
 
-
-def compose(name: str, overrides: Sequence[str] = ()) -> Config:
-    """A configuration of :func:`available`: one file of each of Hydra's groups, and ``overrides`` on top.
-
-    The files serve ``fairseq-hydra-train --config-dir`` as they are. They are merged here as Hydra merges them, in the
-    order of the groups, without its global state and its two versions.
+    The files serve ``fairseq-hydra-train --config-dir`` as they are. They are merged here as Hydra merges them, without
+    its global state and its two versions.
 
     Args:
+        groups: group → file.
+        settings: dotted key → value; one that the method does not have, such as a smoothing warm-up, is left out.
         overrides: values such as ``criterion.tau=1.15``, and whole files such as ``model=transformer_base``.
 
     Raises:
-        UserError: no such configuration, or an override that is not KEY=VALUE or names no file.
+        UserError: no such file, or an override that is not KEY=VALUE or does not fit.
     """
-    if name not in available():
-        stems = ", ".join(sorted(path.stem for path in configs().glob("*_*.yaml")))
-        raise UserError(f"no configuration {name!r}: join one of {stems} and one of {', '.join(methods())} with '_'")
     for override in overrides:
         if "=" not in override.lstrip("="):
             raise UserError(f"invalid override {override!r}: expected KEY=VALUE, e.g. criterion.tau=1.15")
-    stem, _, method = name.rpartition("_")
-    own = OmegaConf.load(configs() / f"{stem}.yaml")
-    groups = {group: file for default in own.pop("defaults") if default != "_self_" for group, file in default.items()}
-    values = []
+    chosen, values = {**groups, "criterion": method}, []
     for override in overrides:
         key, _, value = override.partition("=")
         if key == "criterion":
             raise UserError(f"{override!r}: the method is chosen with --criterion")
-        if key in groups:
-            groups[key] = value
+        if key in chosen:
+            chosen[key] = value
         else:
             values.append(override)
-    groups["criterion"] = method
     try:
-        files = {group: _load(group, file) for group, file in groups.items()}
+        files = {group: _load(group, file) for group, file in chosen.items()}
         schedule = _of_method(files.pop("schedule"), files["criterion"])
-        config = OmegaConf.merge(own, *files.values(), schedule)
+        own = OmegaConf.create({})
+        for key, value in settings.items():
+            section, _, name = str(key).partition(".")
+            if section != "criterion" or name in files["criterion"]["criterion"]:
+                OmegaConf.update(own, str(key), value, merge=False)
+        config = OmegaConf.merge(*files.values(), schedule, own)
         merged = OmegaConf.to_container(OmegaConf.merge(config, OmegaConf.from_dotlist(values)))
         _check(OmegaConf.to_container(config), merged)
     except (OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
@@ -200,7 +197,7 @@ def with_paths(config: Config, data: Prepared, save_dir: Path) -> Config:
     """
     whole = deepcopy(config)
     whole["common"]["user_dir"] = USER_DIR
-    whole["task"]["data"] = str(data.binarised.resolve())
+    whole["task"]["data"] = str(data.binarized.resolve())
     whole.setdefault("checkpoint", {})["save_dir"] = str(save_dir.resolve())
     if "teacher_path" in whole["criterion"]:
         teachers = whole["criterion"]["teacher_path"].split(":")

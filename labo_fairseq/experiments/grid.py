@@ -2,11 +2,11 @@
 
 baseline: ls                     # whom the report compares with
 grid:
-  - corpus: multi30k
+  - corpus: multi30k              # a name, or a YAML file that declares a corpus
     directions: [de-en, en-de]
     methods: [ls, labo]
     seeds: [1, 2, 3]
-    hours: 1.2                   # of one run, for the estimate of --dry-run; optional
+    hours: {cpu: 1.2, gpu: 0.1}  # of one run, on one core or one GPU; optional: the corpus declares its own
   - corpus: multi30k
     directions: [de-en]
     methods: [labo]
@@ -20,20 +20,20 @@ grid:
     teachers: [ce]               # the runs of these methods with the same corpus, direction and seed
 """
 
-import math
+import os
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import product
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
-import yaml
-
+from ..data.corpora.declaration import parse_hours
 from ..errors import UserError
 from ..evaluation.runs import RunResult
 from ..files import configs, methods
-from .config import Config, compose
-from .recipes import SETUPS, find, run_config, run_folder
+from ..yaml_files import check_keys, check_list, load_yaml
+from .config import Config
+from .recipes import Setup, configuration, find, run_config
 from .run import differences
 
 _KEYS = ("corpus", "directions", "methods", "seeds", "settings", "teachers", "hours")
@@ -51,7 +51,17 @@ class Job:
     settings: Tuple[str, ...] = ()  # KEY=VALUE, what differs from the configuration
     teachers: Tuple["Job", ...] = ()
     smoke: bool = False  # as ``labo-fairseq run --smoke``
-    hours: Optional[float] = field(default=None, compare=False)  # what the grid's author expects it to take
+    hours: Dict[str, float] = field(default_factory=dict, compare=False)  # device → what the run is expected to take
+
+    @property
+    def setup(self) -> Setup:
+        """The corpus and the direction."""
+        return find(self.corpus, self.direction, smoke=self.smoke)
+
+    @property
+    def corpus_name(self) -> str:
+        """What the corpus calls itself; :attr:`corpus` may be a path."""
+        return self.setup.corpus.name
 
     @property
     def variant(self) -> str:
@@ -61,11 +71,11 @@ class Job:
 
     @property
     def name(self) -> str:
-        """The folder of the run, see :func:`.recipes.run_folder`."""
+        """The folder of the run, see :meth:`.recipes.Setup.run_folder`."""
         return f"{self.variant}-seed{self.seed}{'-smoke' if self.smoke else ''}"
 
     def folder(self, root: Path) -> Path:
-        return run_folder(root, self.corpus, self.direction, self.name)
+        return self.setup.run_folder(root, self.name)
 
     def arguments(self, root: Path) -> List[str]:
         """What ``labo-fairseq`` is called with to run or resume this experiment."""
@@ -76,7 +86,7 @@ class Job:
     def _teacher_path(self, root: Path) -> List[str]:
         if not self.teachers:
             return []
-        checkpoint = f"checkpoint_{SETUPS[self.corpus].checkpoint}.pt"
+        checkpoint = f"checkpoint_{self.setup.training.checkpoint}.pt"
         paths = (str(teacher.folder(root) / "checkpoints" / checkpoint) for teacher in self.teachers)
         return [f"criterion.teacher_path={':'.join(paths)}"]
 
@@ -112,16 +122,15 @@ def load_grid(name: str, smoke: bool = False) -> Grid:
     if not path.is_file():
         shipped = ", ".join(sorted(each.stem for each in path.parent.glob("*.yaml")))
         raise UserError(f"no experiment {name!r}: name a YAML file, or one of {shipped}")
+    content = load_yaml(path)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is no YAML: {' '.join(str(error).split())}") from None
-    try:
-        _check_keys(content, _TOP, ["grid"])
-        blocks = _list(content["grid"], "grid")
+        check_keys(content, _TOP, {"grid"})
+        blocks = check_list(content["grid"], "grid")
         # a run that two blocks name is one run
         jobs = tuple(
-            dict.fromkeys(job for number, block in enumerate(blocks, 1) for job in _jobs(block, number, smoke))
+            dict.fromkeys(
+                job for number, block in enumerate(blocks, 1) for job in _jobs(block, number, smoke, path.parent)
+            )
         )
         missing = sorted({teacher.name for job in jobs for teacher in job.teachers if teacher not in jobs})
         if missing:
@@ -158,26 +167,29 @@ def result_of(job: Job, root: Path) -> Optional[RunResult]:
 
 @lru_cache(maxsize=None)  # asked for by the plan, the scheduler and its end
 def _config_of(job: Job) -> Config:
-    return run_config(job.corpus, job.direction, job.method, job.seed, job.settings, job.smoke)
+    return run_config(job.setup, job.method, job.seed, job.settings, job.smoke)
 
 
-def _jobs(block: Any, number: int, smoke: bool) -> Iterator[Job]:
+def _jobs(block: Any, number: int, smoke: bool, folder: Path) -> Iterator[Job]:
     try:
-        _check_keys(block, _KEYS, ["corpus", "directions", "methods", "seeds"])
-        corpus = block["corpus"]
+        check_keys(block, _KEYS, ["corpus", "directions", "methods", "seeds"])
+        corpus = str(block["corpus"])
+        # a corpus file beside the grid is named from there
+        if (folder / corpus).is_file():
+            corpus = os.path.relpath(folder / corpus)
         settings = block.get("settings", {})
         if not isinstance(settings, dict):
             raise UserError("settings must be KEY: [VALUE, ...]")
-        hours = block.get("hours")
-        if hours is not None and not (isinstance(hours, (int, float)) and 0 < hours < math.inf):
-            raise UserError(f"hours is {hours!r}: it must be a number above 0")
-        choices = [[(str(key), value) for value in _list(values, key)] for key, values in settings.items()]
-        taught = _list(block["teachers"], "teachers") if "teachers" in block else []
+        own_hours = parse_hours(block["hours"]) if "hours" in block else {}
+        choices = [[(str(key), value) for value in check_list(values, key)] for key, values in settings.items()]
+        taught = check_list(block["teachers"], "teachers") if "teachers" in block else []
         for direction, method, chosen, seed in product(
-            *(_list(block["directions"], "directions"), _list(block["methods"], "methods")),
-            *(product(*choices), _list(block["seeds"], "seeds")),
+            *(check_list(block["directions"], "directions"), check_list(block["methods"], "methods")),
+            *(product(*choices), check_list(block["seeds"], "seeds")),
         ):
-            find(str(corpus), str(direction))
+            setup = find(corpus, direction, smoke=smoke)
+            hours = {**setup.training.hours, **own_hours}
+            direction = setup.direction
             for each in (method, *taught):
                 if each not in methods():
                     raise UserError(f"unknown method {each!r}: choose from {', '.join(methods())}")
@@ -186,29 +198,24 @@ def _jobs(block: Any, number: int, smoke: bool) -> Iterator[Job]:
             teachers = tuple(Job(corpus, direction, each, seed, smoke=smoke) for each in taught)
             if (method == "kd") != bool(teachers):
                 raise UserError("method kd, and no other, needs teachers")
-            changed = _changed(f"{corpus}_{direction}_{method}", chosen)
+            changed = _changed(setup, method, chosen)
             yield Job(corpus, direction, method, seed, changed, teachers, smoke, hours)
     except UserError as error:
         raise UserError(f"block {number} of the grid: {error}") from None
 
 
-def _changed(configuration: str, settings: Sequence[Tuple[str, Any]]) -> Tuple[str, ...]:
+def _changed(setup: Setup, method: str, settings: Sequence[Tuple[str, Any]]) -> Tuple[str, ...]:
     """The ``settings`` that say something else than the configuration: so a default has one name, not two.
 
     Raises:
-        UserError: they do not fit, see :func:`compose`.
+        UserError: they do not fit, see :func:`configuration`.
     """
     if not settings:
         return ()
-    config = _default(configuration)
+    config = configuration(setup, method)
     changed = tuple(f"{key}={value}" for key, value in settings if _value(config, key) != value)
-    compose(configuration, changed)
+    configuration(setup, method, changed)
     return changed
-
-
-@lru_cache(maxsize=None)  # a grid asks for it once a run
-def _default(configuration: str) -> Dict[str, Any]:
-    return compose(configuration)
 
 
 def _value(config: Dict[str, Any], key: str) -> Any:
@@ -216,19 +223,3 @@ def _value(config: Dict[str, Any], key: str) -> Any:
     for part in key.split("."):
         found = found.get(part) if isinstance(found, dict) else None
     return found
-
-
-def _check_keys(value: Any, known: Sequence[str], needed: Sequence[str]) -> None:
-    if not isinstance(value, dict):
-        raise UserError(f"{value!r} is no set of KEY: VALUE")
-    unknown, missing = sorted(map(str, set(value) - set(known))), sorted(set(needed) - set(value))
-    if unknown:
-        raise UserError(f"unknown key {', '.join(unknown)}: choose from {', '.join(sorted(known))}")
-    if missing:
-        raise UserError(f"no {', '.join(missing)}")
-
-
-def _list(value: Any, name: str) -> List[Any]:
-    if not isinstance(value, list) or not value:
-        raise UserError(f"{name} must be a list of at least one")
-    return value

@@ -1,85 +1,34 @@
-"""The corpora under their names: how each is read, prepared and trained."""
+"""What a corpus and a direction stand for: how the text is prepared, and how a model is trained on it."""
 
-import math
+import os
+import sys
 from dataclasses import dataclass, replace
-from itertools import islice
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
-from ..data.corpora import load_corpus, read_parallel
+from ..data.archives import archive_folder
+from ..data.corpora import read_corpus
+from ..data.corpora.declaration import Declaration, Training, load_declaration
+from ..data.corpora.sources import First
+from ..data.languages import language_token
 from ..data.moses import check_languages
-from ..data.multilingual import MultilingualRecipe, prepare_multilingual
 from ..data.prepared_corpus import Prepared
-from ..data.preprocess import Clean, Recipe, prepare
+from ..data.preprocess import Recipe, prepare
+from ..data.preprocess_sentencepiece import SentencePieceRecipe, prepare_sentencepiece
 from ..data.types import Corpus, Pair
 from ..errors import UserError
-from ..evaluation.runs import BEST, LAST, Run
-from ..files import SPECIAL_IN_DATA, SPECIAL_IN_RUN, check_folder, locked
-from .config import Config, compose, has_warmup
+from ..evaluation.runs import BEST, Run
+from ..files import SPECIAL_IN_DATA, SPECIAL_IN_RUN, check_folder, locked, methods, shipped_corpora
+from .config import Config, has_warmup, merge_files
+from .sizing import choose, is_open, measure, tokenizer_for, without_moses
 
-MULTILINGUAL = "multilingual"
-
-
-@dataclass(frozen=True)
-class Setup:
-    """A corpus, and what is made of it."""
-
-    prepared: Tuple[Union[Recipe, MultilingualRecipe], ...]
-    checkpoint: str = BEST  # or LAST: which of a training is scored
-
-    @property
-    def directions(self) -> Dict[str, Tuple[Union[Recipe, MultilingualRecipe], Tuple[Pair, ...]]]:
-        """Name of a direction → the recipe that serves it, and the directions of its model."""
-        found = {}
-        for recipe in self.prepared:
-            if isinstance(recipe, MultilingualRecipe):
-                found[MULTILINGUAL] = recipe, recipe.directions
-            else:
-                # the same files serve both directions
-                for direction in (recipe.languages, recipe.languages[::-1]):
-                    found["-".join(direction)] = recipe, (direction,)
-        return found
-
-
-_TED = {
-    # fairseq's prepare-iwslt14.sh
-    "bpe_operations": 10000,
-    "escape": True,
-    "dash_splits": False,
-    "lowercase": True,
-    "clean": Clean(ratio=1.5, minimum=1, maximum=175, unit="tokens"),
-    "validation_every": 23,
-}
-
-SETUPS: Dict[str, Setup] = {
-    "iwslt14": Setup((Recipe("iwslt14", "de", "en", **_TED), Recipe("iwslt14", "fr", "en", **_TED))),
-    # fairseq's prepare-iwslt17-multilingual.sh
-    "iwslt17": Setup((MultilingualRecipe("iwslt17", (("de", "en"), ("fr", "en")), vocabulary=16384, maximum=250),)),
-    # fairseq's prepare-wmt14en2de.sh --icml17
-    "wmt14": Setup(
-        (
-            Recipe(
-                "wmt14",
-                "en",
-                "de",
-                bpe_operations=40000,
-                escape=True,
-                normalise=True,
-                clean=Clean(ratio=1.5, minimum=1, maximum=250, unit="subwords"),
-                validation_every=100,
-            ),
-        )
-    ),
-    "multi30k": Setup(tuple(Recipe("multi30k", language, "en", bpe_operations=10000) for language in ("de", "fr"))),
-    # the demo's: what two CPU cores can do in minutes
-    "bible": Setup(
-        tuple(Recipe("bible", *pair, bpe_operations=3000) for pair in (("de", "en"), ("fr", "en"), ("de", "fr"))), LAST
-    ),
-}
+AnyRecipe = Union[Recipe, SentencePieceRecipe]
 
 # enough to see every step work, on a CPU
 _SMOKE_PAIRS = {True: 2000, False: 50}  # of a training set, of any other
 _SMOKE_UNITS, _SMOKE_VALIDATION = 1000, 20
+_SMOKE_CHARACTERS = 4000  # units, where each of thousands of characters is one
 _SMOKE_SETTINGS = (
     *("optimization.max_update=30", "dataset.max_tokens=1000", "optimization.update_freq=[1]"),
     "lr_scheduler.warmup_updates=10",  # learns when to end a sentence: else every translation is as long as may be
@@ -89,89 +38,115 @@ _SMOKE_SETTINGS = (
 _SMOKE_WARMUP = "criterion.smoothing_warmup_steps=15"
 
 
-class First:
-    """The first so many pairs of a stream."""
+@dataclass(frozen=True)
+class Setup:
+    """A corpus and a direction, with everything about them chosen."""
 
-    def __init__(self, pairs: Any, number: int) -> None:
-        self.pairs, self.number = pairs, number
+    corpus: Declaration
+    direction: str  # as folders are named
+    directions: Tuple[Pair, ...]  # of the model
+    recipe: AnyRecipe
+    training: Training
 
-    def __iter__(self) -> Iterator[Pair]:
-        return islice(iter(self.pairs), self.number)
+    def data_folder(self, root: Path, smoke: bool = False) -> Path:
+        """Where the prepared text lies below ``root``."""
+        return root / self.corpus.name / f"data-{self.recipe.name}{'-smoke' if smoke else ''}"
+
+    def run_folder(self, root: Path, name: str) -> Path:
+        """Where a run lies below ``root``.
+
+        Raises:
+            UserError: ``name`` leads elsewhere, or see :func:`check_folder`.
+        """
+        parts = Path(name).parts
+        if not parts or ".." in parts or Path(name).is_absolute():
+            raise UserError(f"{name!r} is no name of a folder")
+        return check_folder(root / self.corpus.name / self.direction / name, SPECIAL_IN_RUN)
 
 
-def find(corpus: str, direction: str) -> Tuple[Union[Recipe, MultilingualRecipe], Tuple[Pair, ...]]:
-    """The recipe of a corpus that serves a direction such as ``"de-en"``, and the directions of its model.
+def find(corpus: str, direction: str, archive_dir: Optional[Path] = None, smoke: bool = False) -> Setup:
+    """The set-up of a corpus (a name, or a YAML file) and a direction such as ``"de-en"``.
 
-    Raises:
-        UserError: no such corpus or direction.
-    """
-    if corpus not in SETUPS:
-        raise UserError(f"unknown corpus {corpus!r}: choose from {', '.join(SETUPS)}")
-    directions = SETUPS[corpus].directions
-    if direction not in directions:
-        raise UserError(f"{corpus} has no direction {direction!r}: choose from {', '.join(directions)}")
-    return directions[direction]
-
-
-def prepare_custom(
-    direction: str,
-    files: Dict[str, Sequence[Path]],
-    folder: Path,
-    bpe_operations: int,
-    lowercase: bool,
-    clean: Optional[Sequence[float]],
-    validation_every: Optional[int],
-    workers: int,
-) -> Prepared:
-    """The user's own files, split → (source, target), through the same pipeline into ``folder``.
+    Args:
+        smoke: whether only the first pairs will be used, so that their number counts.
 
     Raises:
-        UserError: a split without files, files that do not fit each other, or see :func:`prepare`.
+        UserError: no such corpus or direction; where the size of a corpus matters, see :func:`read_corpus`.
     """
-    check_folder(folder, SPECIAL_IN_DATA)
-    source, _, target = direction.partition("-")
-    if not (source and target) or source == target:
-        raise UserError(f"{direction!r} is no direction: write two languages as in de-en")
-    check_languages((source, target))
-    for split in ("train", "test", *(() if validation_every else ("valid",))):
-        if split not in files:
-            raise UserError(f"no {split} set: name its two files with --{split} SOURCE TARGET")
-    if validation_every and "valid" in files:
-        raise UserError("--valid and --validation-every exclude each other")
-    rule = None if clean is None else _rule(*clean)
-    corpus = {split: read_parallel(*paths) for split, paths in files.items()}
-    text = "; ".join(f"{split} {' '.join(map(str, paths))}" for split, paths in files.items())
-    recipe = Recipe(
-        text,
-        source,
-        target,
-        bpe_operations,
-        lowercase=lowercase,
-        clean=rule,
-        validation_every=validation_every,
-        workers=workers,
+    given = archive_folder(archive_dir)
+    changed = _changed_at(corpus), given and _changed_at(str(given / f"{corpus}.yaml"))
+    return _find(str(corpus), str(direction), given, smoke, changed)
+
+
+def _changed_at(path: str) -> Optional[int]:
+    return os.stat(path).st_mtime_ns if os.path.isfile(path) else None
+
+
+@lru_cache(maxsize=None)  # a grid asks for it once per run
+def _find(corpus: str, direction: str, archive_dir: Optional[Path], smoke: bool, changed: Any) -> Setup:
+    return setup_of(load_declaration(corpus, archive_dir), direction, archive_dir, smoke)
+
+
+def setup_of(corpus: Declaration, direction: str, archive_dir: Optional[Path] = None, smoke: bool = False) -> Setup:
+    """The set-up of a declared corpus and one of its directions; see :func:`find`."""
+    name, directions = corpus.find(direction)
+    reason = without_moses(corpus.preprocessing, directions)
+    if reason:
+        print(f"{corpus.name}: {reason}, so raw text in SentencePiece units", file=sys.stderr)
+    if is_open(corpus):
+        texts = (read_corpus(corpus, pair, archive_dir)["train"] for pair in directions)
+        size = measure(First(text, _SMOKE_PAIRS[True] if smoke else None) for text in texts)
+        corpus = choose(corpus, directions, size)
+    assert corpus.training is not None
+    return Setup(corpus, name, directions, _recipe(corpus, directions), corpus.training)
+
+
+def _recipe(corpus: Declaration, directions: Tuple[Pair, ...]) -> AnyRecipe:
+    preprocessing = corpus.preprocessing
+    assert preprocessing.subwords is not None
+    shared: Dict[str, Any] = {
+        "corpus": corpus.identity(directions),
+        "lowercase": preprocessing.lowercase,
+        "validation_every": preprocessing.validation_every,
+        "scoring": corpus.scoring,
+    }
+    # the same files serve both directions of a pair
+    declared = tuple(pair if pair in corpus.texts else pair[::-1] for pair in directions)
+    if len(directions) > 1 or tokenizer_for(preprocessing, directions) == "sentencepiece":
+        return SentencePieceRecipe(
+            directions=directions if directions == corpus.multilingual else declared,
+            vocabulary=preprocessing.subwords,
+            maximum=preprocessing.maximum,
+            multilingual=directions == corpus.multilingual,
+            **shared,
+        )
+    check_languages(declared[0])
+    return Recipe(
+        source=declared[0][0],
+        target=declared[0][1],
+        bpe_operations=preprocessing.subwords,
+        escape=preprocessing.escape,
+        dash_splits=preprocessing.dash_splits,
+        normalize=preprocessing.normalize,
+        clean=preprocessing.clean,
+        **shared,
     )
-    with locked(folder.parent, wait=True):
-        return prepare(corpus, recipe, folder)
 
 
 def prepare_corpus(
-    recipe: Union[Recipe, MultilingualRecipe],
-    folder: Path,
-    workers: int,
-    archive_dir: Optional[Path] = None,
-    smoke: bool = False,
+    setup: Setup, folder: Path, workers: int, archive_dir: Optional[Path] = None, smoke: bool = False
 ) -> Prepared:
-    """The corpus of ``recipe`` in ``folder``, prepared unless it is there already.
+    """The corpus of ``setup`` in ``folder``, prepared unless it is there already.
 
     Raises:
-        UserError: see :func:`labo_fairseq.data.corpora.load_corpus` and :func:`prepare`.
+        UserError: see :func:`labo_fairseq.data.corpora.read_corpus` and :func:`prepare`; or ``folder`` holds another
+            of the user's own.
     """
-    wanted = replace(_smaller(recipe) if smoke else recipe, workers=workers)
+    wanted = replace(_smaller(setup.recipe) if smoke else setup.recipe, workers=workers)
     prepared = Prepared(check_folder(folder, SPECIAL_IN_DATA))
 
-    def load(source: str, target: str) -> Corpus:
-        corpus = load_corpus(recipe.corpus, source, target, archive_dir)
+    def load(pair: Pair) -> Corpus:
+        corpus = read_corpus(setup.corpus, pair, archive_dir)
         if not smoke:
             return corpus
         return {split: First(pairs, _SMOKE_PAIRS[split == "train"]) for split, pairs in corpus.items()}
@@ -180,57 +155,90 @@ def prepare_corpus(
         if prepared.recipe == wanted.to_json():
             prepared.check(wanted.to_json())
             return prepared
-        if isinstance(wanted, MultilingualRecipe):
-            return prepare_multilingual({each: load(*each) for each in wanted.directions}, wanted, folder)
-        return prepare(load(*wanted.languages), wanted, folder)
+        if prepared.recipe and not setup.corpus.shipped:
+            raise UserError(
+                f"{folder} holds another text, or the same one prepared with other settings: choose another --folder, "
+                "or delete it"
+            )
+        if isinstance(wanted, SentencePieceRecipe):
+            return prepare_sentencepiece({pair: load(pair) for pair in wanted.directions}, wanted, folder)
+        return prepare(load(wanted.languages), wanted, folder)
 
 
-def run_config(
-    corpus: str, direction: str, method: str, seed: int, overrides: Sequence[str] = (), smoke: bool = False
-) -> Config:
-    """``configs/CORPUS_DIRECTION.yaml`` with a method of ``configs/criterion``, for one run.
+def run_config(setup: Setup, method: str, seed: int, overrides: Sequence[str] = (), smoke: bool = False) -> Config:
+    """The configuration of one run: the set-up's training with a method of ``configs/criterion``.
 
     Raises:
-        UserError: see :func:`compose`; or the settings leave nothing to score.
+        UserError: see :func:`merge_files`; or the settings leave nothing to score.
     """
     small: List[str] = list(_SMOKE_SETTINGS) if smoke else []
     if smoke and has_warmup(method):
         small.append(_SMOKE_WARMUP)
-    config = compose(f"{corpus}_{direction}_{method}", [*small, f"common.seed={seed}", *overrides])
-    if SETUPS[corpus].checkpoint == BEST and config["dataset"].get("disable_validation"):
+    config = configuration(setup, method, [*small, f"common.seed={seed}", *overrides])
+    if setup.training.checkpoint == BEST and config["dataset"].get("disable_validation"):
         raise UserError("dataset.disable_validation leaves no best checkpoint, which is the one scored: leave it out")
     return config
 
 
-def build_run(corpus: str, direction: str, config: Config, data: Prepared, folder: Path) -> Run:
-    """The run of ``config``, see :func:`run_config`, on prepared ``data``."""
-    return Run(folder, data, find(corpus, direction)[1], config, SETUPS[corpus].checkpoint)
-
-
-def run_folder(root: Path, corpus: str, direction: str, name: str) -> Path:
-    """Where a run lies below ``root``.
+def configuration(setup: Setup, method: str, overrides: Sequence[str] = ()) -> Config:
+    """The set-up's training with a method of ``configs/criterion``, and ``overrides`` on top.
 
     Raises:
-        UserError: ``name`` leads elsewhere, or see :func:`check_folder`.
+        UserError: see :func:`merge_files`.
     """
-    parts = Path(name).parts
-    if not parts or ".." in parts or Path(name).is_absolute():
-        raise UserError(f"{name!r} is no name of a folder")
-    return check_folder(root / corpus / direction / name, SPECIAL_IN_RUN)
+    if method not in methods():
+        raise UserError(f"unknown method {method!r}: choose from {', '.join(methods())}")
+    if isinstance(setup.recipe, SentencePieceRecipe) and setup.recipe.multilingual:
+        task = "multilingual"
+        languages = sorted({language for direction in setup.directions for language in direction})
+        own: Dict[str, Any] = {
+            "task.lang_pairs": ",".join(map("-".join, setup.directions)),
+            "task.langs": languages,
+            "task.encoder_langtok": language_token(setup.directions),
+        }
+    else:
+        task = "sentencepiece" if isinstance(setup.recipe, SentencePieceRecipe) else "bilingual"
+        own = dict(zip(("task.source_lang", "task.target_lang"), setup.directions[0]))
+    groups = {"common": "default", "task": task, "optimizer": "adam_inverse_sqrt", **setup.training.groups}
+    return merge_files(groups, method, {**own, **setup.training.settings}, overrides)
 
 
-def _rule(ratio: float, minimum: float, maximum: float) -> Clean:
-    if not (1 <= ratio < math.inf and 0 <= minimum <= maximum < math.inf and minimum % 1 == maximum % 1 == 0):
-        raise UserError(
-            f"--clean {ratio:g} {minimum:g} {maximum:g} is no rule: RATIO must be at least 1, MIN and MAX whole "
-            "numbers, MIN at most MAX"
-        )
-    return Clean(ratio, int(minimum), int(maximum), "tokens")
+def available() -> Sequence[str]:
+    """Names of the configurations of the corpora that come with the package, CORPUS_DIRECTION_METHOD."""
+    return sorted(
+        f"{corpus}_{direction}_{method}"
+        for corpus in shipped_corpora()
+        for direction in load_declaration(corpus).directions
+        for method in methods()
+    )
 
 
-def _smaller(recipe: Union[Recipe, MultilingualRecipe]) -> Union[Recipe, MultilingualRecipe]:
+def compose(name: str, overrides: Sequence[str] = ()) -> Config:
+    """The configuration CORPUS_DIRECTION_METHOD, where the corpus may also be a YAML file.
+
+    Raises:
+        UserError: there is none, or see :func:`configuration`.
+    """
+    stem, _, method = name.rpartition("_")
+    for place, letter in enumerate(stem):
+        corpus = stem[:place]
+        if letter == "_" and method in methods() and (corpus in shipped_corpora() or Path(corpus).is_file()):
+            return configuration(find(corpus, stem[place + 1 :]), method, overrides)
+    raise UserError(
+        f"no configuration {name!r}: join a corpus ({', '.join(shipped_corpora())}, or a YAML file), a direction and "
+        f"one of {', '.join(methods())} with '_'"
+    )
+
+
+def build_run(setup: Setup, config: Config, data: Prepared, folder: Path) -> Run:
+    """The run of ``config``, see :func:`run_config`, on prepared ``data``."""
+    return Run(folder, data, setup.directions, config, setup.training.checkpoint)
+
+
+def _smaller(recipe: AnyRecipe) -> AnyRecipe:
     name = f"{recipe.corpus}, first {_SMOKE_PAIRS[True]} and {_SMOKE_PAIRS[False]} pairs"
-    if isinstance(recipe, MultilingualRecipe):
-        return replace(recipe, corpus=name, vocabulary=_SMOKE_UNITS)
     every = recipe.validation_every and _SMOKE_VALIDATION
+    if isinstance(recipe, SentencePieceRecipe):
+        units = min(recipe.vocabulary, _SMOKE_CHARACTERS if recipe.keeps_forms else _SMOKE_UNITS)
+        return replace(recipe, corpus=name, vocabulary=units, validation_every=every)
     return replace(recipe, corpus=name, bpe_operations=_SMOKE_UNITS, validation_every=every)

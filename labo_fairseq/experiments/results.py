@@ -113,7 +113,7 @@ def compare_cells(grid: Grid, finished: Sequence[FinishedJob], metric: str) -> L
     for done in finished:
         for column, scored in _scores(done, metric).items():
             columns.setdefault(column, {}).setdefault(done.job.variant, {})[done.job.seed] = scored
-            metrics[column] = find_metric(metric, done.run.data.scoring)
+            metrics[column] = find_metric(metric, done.run.data.scoring_for(done.run.directions[0][1]))
     variants = list(dict.fromkeys(job.variant for job in grid.jobs))
     return [
         cell
@@ -154,10 +154,11 @@ def _resampled(scored: Dict[str, Dict[int, _Scored]], metric: Metric) -> Dict[Tu
 
 def _scores(done: FinishedJob, name: str) -> Dict[Column, _Scored]:
     """One run on its test sets: scores that its result has, others of its translations."""
-    run, scoring = done.run, done.run.data.scoring
-    metric = find_metric(name, scoring)
+    run = done.run
     scores = {}
     for direction in run.directions:
+        scoring = run.data.scoring_for(direction[1])
+        metric = find_metric(name, scoring)
         for test in run.data.tests:
             translation = run.translated(test, direction)
             if metric.tokenized and translation.tokens is None:
@@ -165,7 +166,7 @@ def _scores(done: FinishedJob, name: str) -> Dict[Column, _Scored]:
             recorded = done.result.evaluation.tests[run.data.split(test, *direction)]
             known = next((one for one in recorded if one.name == metric.name(scoring)), None)
             rows = sentence_statistics(metric, translation, scoring) if metric.decomposition else None
-            column = Column(done.job.corpus, "-".join(direction), test)
+            column = Column(done.job.corpus_name, "-".join(direction), test)
             scores[column] = _Scored(known or score(metric, translation, scoring), rows)
     return scores
 
@@ -242,7 +243,7 @@ def draw_curves(path: Path, logs: Dict[Job, Path]) -> bool:
     """
     groups: Dict[Tuple[str, str], List[Job]] = {}
     for job in logs:
-        groups.setdefault((job.corpus, job.direction), []).append(job)
+        groups.setdefault((job.corpus_name, job.direction), []).append(job)
 
     def paint(figure: Any) -> None:
         for axes, ((corpus, direction), jobs) in zip(_axes(figure, len(groups)), groups.items()):

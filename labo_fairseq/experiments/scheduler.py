@@ -138,11 +138,11 @@ class Schedule:
 
     def _say(self, state: str, job: Job, text: str) -> None:
         # a line is a line, in a file too
-        self.console.print(f"{state}  {job.corpus} {job.direction} {job.name}  {text}", soft_wrap=True)
+        self.console.print(f"{state}  {job.corpus_name} {job.direction} {job.name}  {text}", soft_wrap=True)
 
     def log(self, job: Job) -> Path:
         """What the run of ``job`` printed."""
-        return self.root / "experiments" / self.grid.name / "logs" / f"{job.corpus}_{job.direction}_{job.name}.log"
+        return self.root / "experiments" / self.grid.name / "logs" / f"{job.corpus_name}_{job.direction}_{job.name}.log"
 
     def _table(self) -> Table:
         counts = f"{len(self.done)} done, {len(self.running)} running, {len(self.waiting)} waiting"
@@ -150,7 +150,7 @@ class Schedule:
         table = Table("run", "progress", title=f"{self.grid.title}: {counts}{failed}", title_justify="left")
         for slot in sorted(self.running):
             job, _ = self.running[slot]
-            table.add_row(f"{job.corpus} {job.direction} {job.name}", progress(job.folder(self.root)))
+            table.add_row(f"{job.corpus_name} {job.direction} {job.name}", progress(job.folder(self.root)))
         return table
 
 
@@ -208,25 +208,28 @@ def show_plan(grid: Grid, root: Path, workers: Workers) -> None:
     """Print every run with its number, whether it is done, and what the others will take."""
     results = {job: _result(job, root) for job in grid.jobs}
     measured = _measured(results)
+    device = "gpu" if workers.gpus else "cpu"
     to_do: List[float] = []
     unknown = 0
     for number, job in enumerate(grid.jobs):
         if results[job] is not None:
             state = "done"
         else:
-            hours = measured.get(job.corpus, job.hours)
+            hours = measured.get(job.corpus, job.hours.get(device))
             state = "?" if hours is None else f"{hours:.2g} h"
             unknown += hours is None
             to_do += [] if hours is None else [hours]
-        print(f"{number:>4}  {job.corpus} {job.direction} {job.name:<40} {state}")
+        print(f"{number:>4}  {job.corpus_name} {job.direction} {job.name:<40} {state}")
     done = sum(result is not None for result in results.values())
     print(f"{len(grid.jobs)} runs, {done} done")
     if to_do:
-        source = "as finished runs on the same corpus took here" if measured else "as the grid expects"
+        unit = "GPU" if workers.gpus else "CPU core"
+        source = "as finished runs on the same corpus took here" if measured else f"as declared for one {unit}"
         together = sum(to_do) / workers.number
         print(f"estimate: {sum(to_do):.3g} h of training ({source}); {together:.3g} h with {workers.number} at a time")
     if unknown:
-        print(f"no estimate for {unknown} of them: no run on their corpus is finished here")
+        reason = f"their corpus declares no hours for a {device.upper()}, and no run on it is finished here"
+        print(f"no estimate for {unknown} of them: {reason}")
 
 
 def slurm_script(grid: Grid, name: str, root: Path, gpus: int, smoke: bool = False) -> str:

@@ -53,7 +53,7 @@ def test_help_teaches():
 def test_counts_are_those_of_fairseqs_dictionary(pair):
     """The joined dictionary is what the script of Raunak et al. takes the frequencies from."""
     labo = load_run(pair[1])
-    entries = (line.rpartition(" ") for line in read_lines(labo.data.binarised / "dict.de.txt"))
+    entries = (line.rpartition(" ") for line in read_lines(labo.data.binarized / "dict.de.txt"))
     known = {token: int(count) for token, _, count in entries if not token.startswith("madeupword")}
     assert training_counts(labo) == known
 
@@ -62,7 +62,7 @@ def test_teacher_forcing_is_fairseq_validate(pair, tmp_path):
     """Likelihood, accuracy and entropy on the validation set."""
     labo = load_run(pair[1])
     done = run(
-        *(command("fairseq-validate"), labo.data.binarised, "--user-dir", USER_DIR, "--path", labo.checkpoint),
+        *(command("fairseq-validate"), labo.data.binarized, "--user-dir", USER_DIR, "--path", labo.checkpoint),
         *("--task", "translation", "--max-tokens", "1000", "--log-format", "json", "--cpu"),
         # fairseq-fixed leaves out sentences that do not fill a multiple
         *("--required-batch-size-multiple", "1"),

@@ -281,7 +281,7 @@ def test_validation_bleu_is_that_of_the_student(data, teachers):
 def translate(data, checkpoint):
     """fairseq-generate, which must translate all of the validation set."""
     done = run(
-        *(command("fairseq-generate"), data.binarised, "--user-dir", USER_DIR, "--path", checkpoint),
+        *(command("fairseq-generate"), data.binarized, "--user-dir", USER_DIR, "--path", checkpoint),
         *("--beam", "2", "--max-len-b", "10", "--gen-subset", "valid", "--required-batch-size-multiple", "1"),
     )
     assert done.returncode == 0, done.stdout[-3000:]

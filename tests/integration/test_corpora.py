@@ -11,9 +11,10 @@ from itertools import islice
 import campaign
 import pytest
 
-from labo_fairseq.data.archives import load_manifest
-from labo_fairseq.data.corpora import CORPORA, load_corpus, read_parallel
+from labo_fairseq.data.corpora import load_corpus, read_parallel
+from labo_fairseq.data.corpora.declaration import load_declaration
 from labo_fairseq.errors import UserError
+from labo_fairseq.files import shipped_corpora
 
 
 @pytest.fixture(autouse=True)
@@ -185,9 +186,9 @@ def test_archives_that_are_not_what_they_should_be(tmp_path):
     assert message().startswith("de-en.tgz:de-en/train.tags.de-en.en ends after 8 sentences")
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    assert message().startswith("de-en.tgz is damaged or no tar.gz archive")
+    assert message().startswith("de-en.tgz is damaged or no tar archive")
     path.write_bytes(b"<html>")
-    assert message().startswith("de-en.tgz is damaged or no tar.gz archive")
+    assert message().startswith("de-en.tgz is damaged or no tar archive")
     campaign.archive(path, {"de-en/train.tags.de-en.de": ["Hallo."]})
     assert message().startswith("de-en.tgz holds no de-en/train.tags.de-en.en")
     campaign.archive(path, {**tags, "de-en/train.tags.de-en.de": ["<url>"]})
@@ -205,9 +206,13 @@ def test_a_published_archive_is_recognised(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("wmt15", "en", "de"), "unknown corpus 'wmt15': choose from iwslt14, iwslt17, wmt14, multi30k, bible"),
+        (
+            ("wmt15", "en", "de"),
+            "unknown corpus 'wmt15': choose from bible, iwslt14, iwslt17, multi30k, multi30k8k, tatoeba, wmt14, name a "
+            "YAML file, or say custom",
+        ),
         (("iwslt17", "en", "de"), "iwslt17 has no en-de: choose from de-en, fr-en"),
-        (("multi30k", "de", "fr"), "multi30k has no de-fr: choose from de-en, fr-en, en-de, en-fr"),
+        (("multi30k", "de", "fr"), "multi30k has no de-fr: choose from de-en, en-de, fr-en, en-fr"),
     ],
 )
 def test_unknown_corpora(arguments, message):
@@ -221,15 +226,14 @@ def test_archive_folder_must_be_there(tmp_path):
 
 
 def test_manifests(tmp_path):
-    # the Bible lies in a package, whose checksum stands in its module
-    for corpus in set(CORPORA) - {"bible"}:
-        for archive in load_manifest(corpus).values():
-            assert archive.name.startswith(f"{corpus}/")
-            assert archive.urls or archive.inside
+    for corpus in shipped_corpora():
+        for archive in load_declaration(corpus).archives.values():
+            assert archive.name.startswith(f"{'multi30k' if corpus == 'multi30k8k' else corpus}/")
+            assert archive.urls or archive.inside or (archive.pip and archive.sha256)
             assert all(url.startswith("https://") for url in archive.urls)
     (tmp_path / "wmt14.yaml").write_text("archives:\n  a.tgz: {sise: 3}\n")
-    with pytest.raises(UserError, match=r"wmt14\.yaml is no list of archives \(.*sise.*\): compare it with"):
-        load_manifest("wmt14", tmp_path)
+    with pytest.raises(UserError, match=r"wmt14\.yaml lists no archives \(.*sise.*\): compare it with"):
+        load_declaration("wmt14", tmp_path)
     (tmp_path / "wmt14.yaml").write_text("archives: {}\n")
-    with pytest.raises(UserError, match=r"the manifest of wmt14 does not list training-parallel-europarl-v7\.tgz"):
+    with pytest.raises(UserError, match=r"the declaration of wmt14 does not list training-parallel-europarl-v7\.tgz"):
         load_corpus("wmt14", "de", "en", tmp_path)

@@ -13,10 +13,12 @@ from fairseq_runs import run, train_command
 from sacremoses import MosesDetokenizer
 
 from labo_fairseq.data import archives
-from labo_fairseq.data.bible import load_bible, split_by_chapter
-from labo_fairseq.data.moses import tokenise
+from labo_fairseq.data.bible import read_bible
+from labo_fairseq.data.corpora import split_by_group
+from labo_fairseq.data.corpora.declaration import CleaningRule
+from labo_fairseq.data.moses import tokenize
 from labo_fairseq.data.parallel_map import mapped
-from labo_fairseq.data.preprocess import Clean, Recipe, prepare
+from labo_fairseq.data.preprocess import Recipe, prepare
 from labo_fairseq.errors import UserError
 from labo_fairseq.files import atomic_directory, atomic_write, locked, read_lines, write_lines
 from labo_fairseq.subprocesses import run_fairseq
@@ -35,11 +37,15 @@ def test_bible_is_aligned(bible):
 
 def test_unknown_language(tmp_path):
     with pytest.raises(UserError, match="no language 'xx': choose from de, en, fr"):
-        load_bible(tmp_path, "de", "xx")
+        read_bible(tmp_path, "de", "xx")
+
+
+def by_chapter(verses):
+    return [(verse[:2], pair) for verse, pair in verses.items()]
 
 
 def test_no_chapter_is_in_two_splits(bible):
-    splits = split_by_chapter(bible, 20, 40)
+    splits = split_by_group(by_chapter(bible), 20, 40)
     assert sum(map(len, splits.values())) == len(bible)
     where = {}
     # a verse's text can occur in several chapters: follow the order, which the split keeps
@@ -52,13 +58,13 @@ def test_no_chapter_is_in_two_splits(bible):
         upcoming[candidates[0]] = next(iterators[candidates[0]], None)
     chapters = list(where.values())
     assert (chapters.count("valid"), chapters.count("test")) == (20, 40)
-    assert splits == split_by_chapter(bible, 20, 40)
-    assert splits != split_by_chapter(bible, 20, 40, seed=2)
+    assert splits == split_by_group(by_chapter(bible), 20, 40)
+    assert splits != split_by_group(by_chapter(bible), 20, 40, seed=2)
 
 
 def test_too_few_chapters(bible):
     with pytest.raises(UserError, match="2 chapters cannot give 1 \\+ 1 and a training set"):
-        split_by_chapter({verse: bible[verse] for verse in bible if verse[:2] in ((1, 1), (1, 2))}, 1, 1)
+        split_by_group([pair for pair in by_chapter(bible) if pair[0] in ((1, 1), (1, 2))], 1, 1, what="chapters")
 
 
 def fake_pip(monkeypatch, content):
@@ -103,11 +109,11 @@ def test_prepared_files_belong_together(corpus, data):
             raw = list(read_lines(data.raw(split, language)))
             assert raw == [pair[side] for pair in pairs]
             subwords = [line.replace("@@ ", "") for line in read_lines(data.subwords(split, language))]
-            assert subwords == tokenise(language, raw, escape=False, dash_splits=True)
+            assert subwords == tokenize(language, raw, escape=False, dash_splits=True)
             assert subwords == list(read_lines(data.tokens(split, language)))
             detokenised = [MosesDetokenizer(language).detokenize(line.split()) for line in subwords[:20]]
             assert sum(mine == theirs for mine, theirs in zip(detokenised, raw)) >= 18
-    dictionaries = [(data.binarised / f"dict.{language}.txt").read_text(encoding="utf-8") for language in ("de", "en")]
+    dictionaries = [(data.binarized / f"dict.{language}.txt").read_text(encoding="utf-8") for language in ("de", "en")]
     assert dictionaries[0] == dictionaries[1]
     assert data.recipe["bpe_operations"] == 200
     assert data.pairs == {split: len(pairs) for split, pairs in corpus.items()}
@@ -129,14 +135,14 @@ def test_empty_split_is_refused_and_leaves_nothing(tmp_path):
 
 def test_cleaned_and_cut_like_the_scripts_of_fairseq(corpus, tmp_path):
     """Moses' rule on training pairs alone, then every 5th of those that are left is for validation."""
-    rule = Clean(ratio=1.2, minimum=1, maximum=30, unit="tokens")
+    rule = CleaningRule(ratio=1.2, minimum=1, maximum=30, unit="tokens")
     pairs = [*corpus["train"], ("", "nothing to translate"), ("nichts", "")]
     recipe = Recipe("cut", "de", "en", bpe_operations=200, lowercase=True, clean=rule, validation_every=5)
     data = prepare({"train": pairs, "test": corpus["test"], "test_more": corpus["valid"]}, recipe, tmp_path / "data")
     kept = []
     for pair in pairs:
         lengths = [
-            len(tokenise(*side, escape=False, dash_splits=True)[0].split())
+            len(tokenize(*side, escape=False, dash_splits=True)[0].split())
             for side in zip(("de", "en"), ([x] for x in pair))
         ]
         if min(lengths) >= 1 and max(lengths) <= 30 and max(lengths) / min(lengths) <= 1.2:
@@ -154,11 +160,11 @@ def test_cleaned_and_cut_like_the_scripts_of_fairseq(corpus, tmp_path):
         assert tokens == [line.lower() for line in tokens]
     assert data.pairs == {split: len(pairs_of) for split, pairs_of in expected.items()}
     assert (data.tests, data.subset("test_more")) == (["test", "test_more"], "test1")
-    assert (data.binarised / "test1.de-en.de.bin").exists()
+    assert (data.binarized / "test1.de-en.de.bin").exists()
 
 
 def test_cleaned_by_subwords(corpus, tmp_path):
-    rule = Clean(ratio=9.0, minimum=1, maximum=40, unit="subwords")
+    rule = CleaningRule(ratio=9.0, minimum=1, maximum=40, unit="subwords")
     recipe = Recipe("subwords", "de", "en", bpe_operations=100, clean=rule)
     data = prepare(corpus, recipe, tmp_path / "data")
     for split in ("train", "valid", "test"):

@@ -116,7 +116,7 @@ def test_hydra(data, tmp_path, in_file, on_command_line, metric):
     config = tmp_path / "config"
     config.mkdir()
     save_dir = tmp_path / "save"
-    text = HYDRA.format(user_dir=USER_DIR, data=data.binarised, save_dir=save_dir, metric=in_file)
+    text = HYDRA.format(user_dir=USER_DIR, data=data.binarized, save_dir=save_dir, metric=in_file)
     (config / "tiny.yaml").write_text(text, encoding="utf-8")
     done = run(
         *(command("fairseq-hydra-train"), "--config-dir", "config", "--config-name", "tiny", *on_command_line),

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from fairseq_runs import assert_same_parameters, command, finished, free_port, parameters, read_csv, run, side_by_side
 
-from labo_fairseq.data.moses import lowercase, tokenise
+from labo_fairseq.data.moses import lowercase, tokenize
 from labo_fairseq.data.prepared_corpus import Prepared
 from labo_fairseq.evaluation.training_log import read_curves
 from labo_fairseq.files import read_lines
@@ -36,7 +36,7 @@ def test_iwslt14(tmp_path, build, source, tests):
     for language in (source, "en"):
         assert data.tests == ["test"]
         raw, tokens = (list(read_lines(place("train", language))) for place in (data.raw, data.tokens))
-        assert lowercase(tokenise(language, raw[:50])) == tokens[:50]
+        assert lowercase(tokenize(language, raw[:50])) == tokens[:50]
         assert all(1 <= len(line.split()) <= 175 for line in tokens)
     pairs = zip(*(read_lines(data.tokens("train", language)) for language in (source, "en")))
     assert all(2 / 3 <= len(a.split()) / len(b.split()) <= 1.5 for a, b in pairs)
@@ -169,7 +169,7 @@ def test_iwslt17_in_one_model(tmp_path):
     result = json.loads((place / "result.json").read_text(encoding="utf-8"))
     assert list(result["evaluation"]["tests"]) == ["test.de-en", "test.fr-en"]
     data = Prepared(tmp_path / "runs" / "iwslt17" / "data-multilingual-smoke")
-    dictionaries = {(data.binarised / f"dict.{language}.txt").read_bytes() for language in ("de", "en", "fr")}
+    dictionaries = {(data.binarized / f"dict.{language}.txt").read_bytes() for language in ("de", "en", "fr")}
     assert len(dictionaries) == 1
     assert all("@@" not in line for line in read_lines(place / "translations" / "test.fr-en.en"))
     log = (place / "train.log").read_text(encoding="utf-8")
@@ -203,7 +203,7 @@ def test_custom(tmp_path):
     data = Prepared(tmp_path / "data")
     assert (data.pairs["valid"], data.pairs["test"]) == (30, 20)
     assert 200 < data.pairs["train"] <= 400
-    assert (data.binarised / "train.de-en.de.bin").exists()
+    assert (data.binarized / "train.de-en.de.bin").exists()
 
 
 def test_an_unknown_setting_is_shown_and_leaves_a_run_that_can_be_mended(multi30k):

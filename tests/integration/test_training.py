@@ -106,7 +106,7 @@ def test_hydra(data, tmp_path, uninterrupted):
 # @package _group_
 common: {{user_dir: {USER_DIR}, seed: 3, log_format: json, log_interval: 1}}
 distributed_training: {{distributed_world_size: 1}}
-task: {{_name: translation, data: {data.binarised}}}
+task: {{_name: translation, data: {data.binarized}}}
 dataset: {{max_tokens: 400, num_workers: 0}}
 optimization: {{lr: [0.001], max_update: 10}}
 checkpoint: {{save_dir: {tmp_path / "save"}, no_epoch_checkpoints: true}}
@@ -184,7 +184,7 @@ def test_every_model_that_gives_logits_trains_and_translates(data, tmp_path, mod
     assert last["entropy"] > 0
     checkpoint = tmp_path / "checkpoint_last.pt"
     done = run(
-        *(command("fairseq-generate"), data.binarised, "--user-dir", USER_DIR, "--path", checkpoint),
+        *(command("fairseq-generate"), data.binarized, "--user-dir", USER_DIR, "--path", checkpoint),
         *("--beam", "5", "--max-len-b", "20", "--gen-subset", "valid"),
         *("--required-batch-size-multiple", "1"),
     )

@@ -15,10 +15,10 @@ from fairseq_runs import command, run
 
 from labo_fairseq.cli import main
 from labo_fairseq.data.prepared_corpus import Prepared
+from labo_fairseq.data.scoring import DEFAULT_SCORING
 from labo_fairseq.evaluation.runs import Run
-from labo_fairseq.experiments.config import compose
 from labo_fairseq.experiments.machines import Machines
-from labo_fairseq.experiments.recipes import SETUPS
+from labo_fairseq.experiments.recipes import compose, find
 from labo_fairseq.experiments.run import complete
 from labo_fairseq.files import read_lines, write_lines
 
@@ -142,7 +142,7 @@ def as_the_demos(place, monkeypatch):
     shutil.copytree(place / "data", place / "bible" / "data-de-en")
     facts = place / "bible" / "data-de-en" / "prepared.json"
     content = json.loads(facts.read_text(encoding="utf-8"))
-    recipe = next(each for each in SETUPS["bible"].prepared if each.name == "de-en")
+    recipe = find("bible", "de-en").recipe
     facts.write_text(json.dumps({**content, "recipe": recipe.to_json()}), encoding="utf-8")
 
 
@@ -223,15 +223,10 @@ REFUSED = {
         CUSTOM.replace("train.de", "train.de.gz"),
         "train.de.gz cannot be read after line 0",
     ),
-    "a language without a tokenizer": (
-        nothing,
-        CUSTOM.replace("de-en", "de-xx"),
-        "no tokenizer for the language 'xx': Moses has",
-    ),
     "one language": (nothing, CUSTOM.replace("de-en", "de-de"), "'de-de' is no direction"),
     "no direction": (nothing, CUSTOM.replace("de-en", "german"), "'german' is no direction"),
-    "no training set": (nothing, "prepare custom de-en", "no train set: name its two files with --train"),
-    "an unknown corpus": (nothing, "prepare iwslt15 de-en", "unknown corpus 'iwslt15': choose from iwslt14, "),
+    "no training set": (nothing, "prepare custom de-en", "no train set: name its files with --train"),
+    "an unknown corpus": (nothing, "prepare iwslt15 de-en", "unknown corpus 'iwslt15': choose from bible, iwslt14, "),
     "an unknown direction": (nothing, "prepare iwslt14 en-it", "iwslt14 has no direction 'en-it': choose from"),
     # folders
     "a file in the place of the folder": (
@@ -268,17 +263,21 @@ REFUSED = {
         "prepare multi30k de-en --archive-dir archives",
         "train.de.gz has sha256",
     ),
-    "an archive that is cut": (cut_archive, "prepare iwslt14 de-en --archive-dir archives", "is damaged or no tar.gz"),
+    "an archive that is cut": (
+        cut_archive,
+        "prepare iwslt14 de-en --archive-dir archives",
+        "is damaged or no tar archive",
+    ),
     "no archive": (
         write("archives/de-en.tgz", "<html>"),
         "prepare iwslt14 de-en --archive-dir archives",
-        "is damaged or no tar.gz archive",
+        "is damaged or no tar archive",
     ),
     "no archive folder": (nothing, "prepare iwslt14 de-en --archive-dir none", "the archive folder none is not there"),
     "a list of archives that is none": (
         write("archives/iwslt14.yaml", "- a"),
         "prepare iwslt14 de-en --archive-dir archives",
-        "iwslt14.yaml is no list of archives",
+        "iwslt14.yaml lists no archives",
     ),
     **{
         f"an archive's member: {name}": (
@@ -302,16 +301,16 @@ REFUSED = {
     "no BPE": (nothing, f"{CUSTOM} --bpe-operations 0", "argument --bpe-operations: must be an integer ≥"),
     "every pair for validation": (nothing, f"{CUSTOM} --validation-every 1", "argument --validation-every: 1 is"),
     "two validation sets": (nothing, f"{CUSTOM} --validation-every 9", "exclude each other"),
-    "a ratio below 1": (nothing, f"{CUSTOM} --clean 0.5 1 60", "--clean 0.5 1 60 is no rule"),
-    "a maximum below the minimum": (nothing, f"{CUSTOM} --clean 2 60 1", "--clean 2 60 1 is no rule"),
-    "half a token": (nothing, f"{CUSTOM} --clean 2 1 2.5", "--clean 2 1 2.5 is no rule"),
+    "a ratio below 1": (nothing, f"{CUSTOM} --clean 0.5 1 60", "clean 0.5 1.0 60.0 is no rule"),
+    "a maximum below the minimum": (nothing, f"{CUSTOM} --clean 2 60 1", "clean 2.0 60.0 1.0 is no rule"),
+    "half a token": (nothing, f"{CUSTOM} --clean 2 1 2.5", "clean 2.0 1.0 2.5 is no rule"),
     "a ratio that is not a number": (
         nothing,
         f"{CUSTOM} --clean nan 1 60",
         "argument --clean: must be a finite number, got nan",
     ),
     "custom's options elsewhere": (nothing, "prepare bible de-en --lowercase", "--lowercase does not go with bible"),
-    "other corpora's for custom": (nothing, f"{CUSTOM} --smoke", "--smoke does not go with custom: leave it out"),
+    "other corpora's for custom": (nothing, f"{CUSTOM} --archive-dir .", "--archive-dir does not go with custom"),
     "an unknown option": (nothing, "translate --color=red", "unrecognized arguments: --color=red"),
     "no width of the search": (nothing, "evaluate run --beam 0", "argument --beam: must be an integer ≥"),
     "a search of any width": (nothing, "translate run --beam 1000000000", "at most 1,000"),
@@ -379,7 +378,7 @@ REFUSED = {
             "common.seed=7": "common.seed is set with --seed",
             "criterion.tau=1.1 criterion.tau=1.2": "criterion.tau is set twice",
             "--seed 1 --seed 2": "argument --seed: given twice",
-            "--criterion ls --crit ce": "argument --crit: given twice",
+            "--criterion ls --crit ce": "given twice, and only one can be used",
             "criterion.tau": "invalid override 'criterion.tau': expected KEY=VALUE, e.g. criterion.tau=1.15",
             "criterion.tau=[": "do not fit: while parsing",
             "--criterion kd": "distillation needs a teacher",
@@ -409,8 +408,8 @@ REFUSED = {
             ({"settings": {5: [1]}}, "Key '5' not in 'FairseqConfig'"),
             ({"seeds": [-1]}, "a seed must be an integer from 0 to 4294967295, got -1"),
             ({"seeds": [True]}, "4294967295, got True"),
-            ({"hours": "long"}, "hours is 'long': it must be a number above 0"),
-            ({"hours": float("nan")}, "hours is nan: it must be a number above 0"),
+            ({"hours": {"cpu": "long"}}, "hours of cpu is 'long': it must be a number above 0"),
+            ({"hours": {"gpu": float("nan")}}, "hours of gpu is nan: it must be a number above 0"),
             ({"teachers": "ls"}, "teachers must be a list of at least one"),
             ({"methods": ["kd"], "teachers": ["x"]}, "unknown method 'x'"),
             ({"methods": [["ls"]]}, "unknown method ['ls']"),
@@ -512,7 +511,7 @@ REFUSED = {
 
 def write_facts_again(place):
     data = Prepared(place / "data")
-    data.write_facts(data.recipe, data.pairs, data.tests)
+    data.write_metadata(data.recipe, data.pairs, data.tests, DEFAULT_SCORING)
 
 
 def tree(folder):
@@ -596,7 +595,7 @@ def test_taken_as_it_is_meant(template, spoilt, name, spoil):
     assert len(list(read_lines(spoilt.raw(split, language)))) == clean.pairs[split]
     for ending in ("bin", "idx"):
         file = f"{split}.de-en.{language}.{ending}"
-        assert (clean.binarised / file).read_bytes() == (spoilt.binarised / file).read_bytes()
+        assert (clean.binarized / file).read_bytes() == (spoilt.binarized / file).read_bytes()
 
 
 def test_a_line_of_a_megabyte_is_left_out_of_the_training(template, spoilt):

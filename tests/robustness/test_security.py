@@ -218,7 +218,7 @@ def test_training_refuses(data, tmp_path):
 
 def test_generation_refuses(data, tmp_path):
     bad = write_bad("in the configuration", tmp_path / "bad.pt", zipped=False)
-    done = run(command("fairseq-generate"), data.binarised, "--user-dir", USER_DIR, "--path", bad)
+    done = run(command("fairseq-generate"), data.binarized, "--user-dir", USER_DIR, "--path", bad)
     assert done.returncode == 1
     assert re.match(refusal(bad, "in the configuration"), done.stdout.splitlines()[-1])
     assert "Traceback" not in done.stdout
@@ -251,7 +251,7 @@ def test_a_run_does_not_go_on_from_it(tmp_path, capsys):
 def test_options_that_fairseq_evaluates_are_values(data, tmp_path, option):
     """fairseq calls eval on some options of the model in a checkpoint."""
     config = configuration(data, *CONVOLUTIONAL)
-    args = argparse.Namespace(**{**vars(config.model), "task": "translation", "data": str(data.binarised)})
+    args = argparse.Namespace(**{**vars(config.model), "task": "translation", "data": str(data.binarized)})
     setattr(args, option, f"__import__('os').system('touch {CANARY}')")
     history = [{"criterion_name": "", "best_loss": 1.0, "num_updates": 1}]
     iterator = {"train_iterator": {"epoch": 1, "iterations_in_epoch": 0}}

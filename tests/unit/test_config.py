@@ -7,19 +7,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labo_fairseq.checkpoints import load_checkpoint
+from labo_fairseq.data.corpora.declaration import load_declaration
 from labo_fairseq.errors import UserError
-from labo_fairseq.experiments.config import available, compose, for_machines, for_workers
+from labo_fairseq.experiments.config import for_machines, for_workers
 from labo_fairseq.experiments.machines import Machines
-from labo_fairseq.experiments.recipes import SETUPS
-from labo_fairseq.files import configs, methods
+from labo_fairseq.experiments.recipes import available, compose
+from labo_fairseq.files import configs, methods, shipped_corpora
 from labo_fairseq.subprocesses import USER_DIR
 
 LABO = command("labo-fairseq")
 
 
 def test_every_experiment_has_a_configuration_for_every_method():
-    setups = {f"{corpus}_{direction}" for corpus, setup in SETUPS.items() for direction in setup.directions}
-    assert {path.stem for path in configs().glob("*_*.yaml")} == setups
+    corpora = map(load_declaration, shipped_corpora())
+    setups = {f"{corpus.name}_{direction}" for corpus in corpora for direction in corpus.directions}
     assert set(available()) == {f"{setup}_{method}" for setup in setups for method in methods()}
     assert {"ce", "labo", "ls"} <= set(methods())
 
@@ -35,12 +36,15 @@ def test_settings_are_the_papers(name):
     assert config["optimizer"]["adam_betas"] == "(0.9, 0.98)"
     if method == "labo":
         assert criterion["tau"] == 1.25
-        assert criterion["smoothing_warmup_steps"] == {"wmt14": 10000, "multi30k": 1000, "bible": 1000}.get(
-            corpus, 5000
-        )
+        assert criterion["smoothing_warmup_steps"] == {
+            "wmt14": 10000,
+            "multi30k": 1000,
+            "bible": 1000,
+            "multi30k8k": 250,
+        }.get(corpus, 5000)
     if direction != "multilingual":
         assert f"{config['task']['source_lang']}-{config['task']['target_lang']}" == direction
-    if corpus == "bible":
+    if corpus in ("bible", "multi30k8k"):
         return
     assert config["dataset"]["max_tokens"] == 4096
     assert config["model"]["dropout"] == 0.3
@@ -79,7 +83,7 @@ def test_an_override_that_is_none(setting):
 
 
 def test_unknown_configuration():
-    with pytest.raises(UserError, match=r"no configuration 'x': join one of bible_de-en, .* and one of .*labo, ls"):
+    with pytest.raises(UserError, match=r"no configuration 'x': join a corpus \(bible, .*\), a direction and one of "):
         compose("x")
 
 
@@ -138,7 +142,7 @@ def test_the_files_serve_fairseq_hydra_train_as_they_are(data, tmp_path, method,
             "task.source_lang=de",
             "task.target_lang=en",
             f"common.user_dir={USER_DIR}",
-            f"task.data={data.binarised.resolve()}",
+            f"task.data={data.binarized.resolve()}",
         ),
         *("common.cpu=true", "common.log_interval=1", "optimization.max_update=2", "dataset.max_tokens=600"),
         *("checkpoint.save_dir=save", f"hydra.run.dir={tmp_path}", "dataset.disable_validation=true"),

@@ -64,7 +64,7 @@ def test_product_of_everything(write):
 
 
 def test_a_run_that_two_blocks_name_is_one(write):
-    grid = load_grid(write({"grid": [{**BLOCK, "hours": 1}, {**BLOCK, "seeds": [2, 3]}]}))
+    grid = load_grid(write({"grid": [{**BLOCK, "hours": {"cpu": 1}}, {**BLOCK, "seeds": [2, 3]}]}))
     names = [f"{method}-seed{seed}" for seeds in ((1, 2), (3,)) for method in ("ls", "labo") for seed in seeds]
     assert [job.name for job in grid.jobs] == names
 

@@ -11,12 +11,12 @@ import campaign
 import pytest
 
 from labo_fairseq.data.moses import (
-    detokenise,
-    keeps,
+    detokenize,
     lowercase,
-    normalise_punctuation,
+    normalize_punctuation,
+    passes_length_filter,
     remove_non_printing,
-    tokenise,
+    tokenize,
 )
 
 # language, line, tokenizer.perl, tokenizer.perl -a -no-escape
@@ -74,19 +74,19 @@ DETOKENISED = [
 
 @pytest.mark.parametrize(("language", "line", "plain", "aggressive"), TOKENS)
 def test_tokens(language, line, plain, aggressive):
-    assert tokenise(language, [line]) == [plain]
+    assert tokenize(language, [line]) == [plain]
     if aggressive is not None:
-        assert tokenise(language, [line], escape=False, dash_splits=True) == [aggressive]
+        assert tokenize(language, [line], escape=False, dash_splits=True) == [aggressive]
 
 
 @pytest.mark.parametrize(("language", "line", "expected"), PUNCTUATION)
 def test_punctuation(language, line, expected):
-    assert normalise_punctuation(language, [line]) == [expected]
+    assert normalize_punctuation(language, [line]) == [expected]
 
 
 @pytest.mark.parametrize(("language", "line", "expected"), DETOKENISED)
 def test_detokenised(language, line, expected):
-    assert detokenise(language, [line]) == [expected]
+    assert detokenize(language, [line]) == [expected]
 
 
 def test_lower_case():
@@ -117,7 +117,7 @@ def test_control_characters():
 )
 def test_clean_corpus(source, target, kept):
     """As of ``clean-corpus-n.perl -ratio 1.5 … 2 5``."""
-    assert keeps(source, target, 1.5, 2, 5) is kept
+    assert passes_length_filter(source, target, 1.5, 2, 5) is kept
 
 
 def perl(script, options, lines):
@@ -139,8 +139,8 @@ def test_real_text_against_the_scripts(language):
         for escape in (False, True):
             options = [*chosen, *["-a"] * dash_splits, *["-no-escape"] * (not escape)]
             tokens = perl("tokenizer.perl", options, lines)
-            assert tokenise(language, lines, escape, dash_splits) == tokens
-            assert detokenise(language, tokens) == perl("detokenizer.perl", chosen, tokens)
-    assert normalise_punctuation(language, lines) == perl("normalize-punctuation.perl", chosen[1:], lines)
+            assert tokenize(language, lines, escape, dash_splits) == tokens
+            assert detokenize(language, tokens) == perl("detokenizer.perl", chosen, tokens)
+    assert normalize_punctuation(language, lines) == perl("normalize-punctuation.perl", chosen[1:], lines)
     assert remove_non_printing(lines) == perl("remove-non-printing-char.perl", [], lines)
     assert lowercase(lines) == perl("lowercase.perl", [], lines)

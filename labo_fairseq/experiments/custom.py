@@ -1,0 +1,102 @@
+"""The user's own files as the command line names them: the declaration that a corpus file would hold."""
+
+import os
+import re
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Sequence
+
+import yaml
+
+from ..data.corpora.declaration import Declaration, parse_declaration
+from ..data.languages import parse_directions
+from ..errors import UserError
+from ..files import atomic_write
+from .recipes import Setup
+
+NAME = "custom"
+
+_TEST_NAME = re.compile(r"\w[\w-]*")
+
+
+def declare(
+    direction: str,
+    files: Dict[str, Sequence[Sequence[Path]]],
+    subwords: Optional[int] = None,
+    lowercase: bool = False,
+    clean: Optional[Sequence[float]] = None,
+    validation_every: Optional[int] = None,
+) -> Dict[str, Any]:
+    """What a corpus file says about the user's ``files``: split → one file with both languages, or two, several times.
+
+    Several training sets are joined, and so are several validation sets; test sets stay apart, each with a name.
+
+    Raises:
+        UserError: a direction that is none, a split without files, too many files for one text.
+    """
+    directions = parse_directions(direction)
+    if len(directions) > 1:
+        raise UserError("several directions in one model need a corpus file, see docs/your-corpus.md")
+    for split in ("train", "test", *(() if validation_every else ("valid",))):
+        if not files.get(split):
+            raise UserError(f"no {split} set: name its files with --{split} SOURCE TARGET")
+    if validation_every and files.get("valid"):
+        raise UserError("--valid and --validation-every exclude each other")
+    splits: Dict[str, Any] = {
+        split: [_part(split, paths) for paths in files[split]] for split in ("train", "valid") if files.get(split)
+    }
+    names = _test_names(files["test"])
+    splits.update({name: [_part("test", paths)] for name, paths in zip(names, files["test"])})
+    preprocessing: Dict[str, Any] = {"subwords": subwords, "validation_every": validation_every}
+    preprocessing = {key: value for key, value in preprocessing.items() if value is not None}
+    if lowercase:
+        preprocessing["lowercase"] = True
+    if clean is not None:
+        ratio, minimum, maximum = clean
+        preprocessing["clean"] = {"ratio": ratio, "minimum": minimum, "maximum": maximum}
+    return {"name": NAME, "pairs": ["-".join(directions[0])], "splits": splits, "preprocessing": preprocessing}
+
+
+def parse_custom(content: Dict[str, Any]) -> Declaration:
+    """The corpus that :func:`declare` declares.
+
+    Raises:
+        UserError: a cleaning rule that is none, or a file that is not there.
+    """
+    return parse_declaration(content, NAME, Path.cwd())
+
+
+def write_corpus_file(content: Dict[str, Any], setup: Setup, path: Path) -> None:
+    """Write the declaration with everything that was chosen, for grids and for changes by hand."""
+    preprocessing, training = setup.corpus.preprocessing, setup.training
+    chosen = {
+        **content,
+        "preprocessing": {
+            **content["preprocessing"],
+            "tokenizer": preprocessing.tokenizer,
+            "subwords": preprocessing.subwords,
+        },
+        "training": {**training.groups, "settings": training.settings, "checkpoint": training.checkpoint},
+    }
+    with atomic_write(path) as part:
+        part.write_text(yaml.safe_dump(chosen, sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def _part(split: str, paths: Sequence[Path]) -> Dict[str, Any]:
+    if len(paths) > 2:
+        raise UserError(f"--{split} takes one file with both languages, or two files: got {len(paths)}")
+    for path in paths:
+        if not path.is_file():
+            raise UserError(f"there is no file {path}")
+    # a brace would begin a placeholder
+    return {"file": [os.path.abspath(path).replace("{", "{{").replace("}", "}}") for path in paths]}
+
+
+def _test_names(tests: Sequence[Sequence[Path]]) -> List[str]:
+    """``test``, or what the first file of several test sets is called before its first dot."""
+    if len(tests) == 1:
+        return ["test"]
+    names = [paths[0].name.split(".")[0] for paths in tests]
+    usable = all(_TEST_NAME.fullmatch(name) and name not in ("train", "valid") for name in names)
+    return (
+        names if usable and len(set(names)) == len(names) else [f"test{number}" for number in range(1, len(tests) + 1)]
+    )

@@ -1,0 +1,124 @@
+"""What is chosen for a corpus that declares no subwords or no training: by the size of its training text, and said."""
+
+import sys
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any, Dict, Iterable, NamedTuple, Optional, Set, Tuple
+
+from ..data.corpora.declaration import Declaration, Preprocessing, Training
+from ..data.languages import has_moses_rules
+from ..data.types import Pair
+
+_ENOUGH = 2_000_000  # pairs: more of them choose nothing else
+#: UTF-8 bytes per subword: 4.5 letters of an alphabet, or one and a half Chinese characters
+_BYTES_PER_SUBWORD = 4.5
+_LEAST_UPDATES = 300
+
+
+class Size(NamedTuple):
+    """What a training text amounts to; both languages together, but for the pairs."""
+
+    pairs: int
+    target_bytes: int
+    characters: int  # different ones
+    letters: int  # all of them
+
+
+@dataclass(frozen=True)
+class Tier:
+    """What is chosen below a number of pairs."""
+
+    below: float
+    model: str
+    subwords: int
+    max_tokens: int
+    lr: float
+    epochs: int
+
+
+#: the first is that of the demo, the second that of the Multi30k pilot, the last two are the paper's
+TIERS = (
+    Tier(5_000, "transformer_tiny", 1_000, 2048, 0.0015, 60),
+    Tier(20_000, "transformer_small", 2_000, 2048, 0.0015, 40),
+    Tier(120_000, "transformer_small", 8_000, 4096, 0.0015, 40),
+    Tier(1_500_000, "transformer_iwslt_de_en", 10_000, 4096, 0.0005, 60),
+    Tier(float("inf"), "transformer_base", 32_000, 4096 * 8, 0.0007, 20),
+)
+_MAX_TOKENS = 4096  # of one GPU
+
+
+def measure(texts: Iterable[Iterable[Pair]]) -> Size:
+    """The size of the training texts of all directions of a model together."""
+    pairs = target_bytes = letters = 0
+    characters: Set[str] = set()
+    for text in texts:
+        for source, target in islice(text, _ENOUGH):
+            pairs += 1
+            target_bytes += len(target.encode("utf-8"))
+            letters += len(source) + len(target)
+            characters.update(source)
+            characters.update(target)
+    return Size(pairs, target_bytes, len(characters), letters)
+
+
+def is_open(corpus: Declaration) -> bool:
+    """Whether something about a corpus is still to be chosen by its size."""
+    return corpus.training is None or corpus.preprocessing.subwords is None
+
+
+def tokenizer_for(preprocessing: Preprocessing, directions: Tuple[Pair, ...]) -> str:
+    """``"moses"`` or ``"sentencepiece"``: what was declared, or what the languages need."""
+    if preprocessing.tokenizer is not None:
+        return preprocessing.tokenizer
+    languages = {language for direction in directions for language in direction}
+    return "moses" if len(directions) == 1 and all(map(has_moses_rules, languages)) else "sentencepiece"
+
+
+def choose(corpus: Declaration, directions: Tuple[Pair, ...], size: Size) -> Declaration:
+    """``corpus`` with subwords and training chosen for a model of some directions; stderr is told."""
+    tier = next(tier for tier in TIERS if size.pairs < tier.below)
+    tokenizer = tokenizer_for(corpus.preprocessing, directions)
+    chosen = []
+    preprocessing = replace(corpus.preprocessing, tokenizer=tokenizer)
+    if preprocessing.subwords is None:
+        preprocessing = replace(preprocessing, subwords=_subwords(tier, tokenizer, size))
+        kind = "BPE merge operations" if tokenizer == "moses" else "SentencePiece units"
+        chosen.append(f"{preprocessing.subwords:,} {kind}")
+    training = corpus.training
+    if training is None:
+        training, updates = _training(tier, size)
+        chosen.append(f"{tier.model}, learning rate {tier.lr:g}, {tier.epochs} epochs (about {updates:,} updates)")
+    print(f"{corpus.name}: {size.pairs:,} training pairs; chosen: {'; '.join(chosen)}", file=sys.stderr)
+    return replace(corpus, preprocessing=preprocessing, training=training)
+
+
+def _subwords(tier: Tier, tokenizer: str, size: Size) -> int:
+    if tokenizer == "moses":
+        return tier.subwords
+    # SentencePiece counts characters as units, and refuses more units than a text gives
+    return min(max(tier.subwords, size.characters + tier.subwords // 2), size.characters + max(50, size.letters // 40))
+
+
+def _training(tier: Tier, size: Size) -> Tuple[Training, int]:
+    tokens = size.target_bytes / _BYTES_PER_SUBWORD
+    updates = max(_LEAST_UPDATES, int(tokens * tier.epochs / tier.max_tokens))
+    settings: Dict[str, Any] = {
+        "dataset.max_tokens": min(tier.max_tokens, _MAX_TOKENS),
+        "optimization.update_freq": [max(1, tier.max_tokens // _MAX_TOKENS)],
+        "optimization.lr": [tier.lr],
+        "optimization.max_epoch": tier.epochs,
+        "lr_scheduler.warmup_updates": max(50, min(1000, updates // 8)),
+    }
+    groups = {"model": tier.model, "optimizer": "adam_inverse_sqrt", "schedule": "by_size"}
+    return Training(
+        groups, {**settings, "criterion.smoothing_warmup_steps": max(20, min(5000, updates * 7 // 100))}
+    ), updates
+
+
+def without_moses(preprocessing: Preprocessing, directions: Tuple[Pair, ...]) -> Optional[str]:
+    """Why text is not split by Moses' rules, where the declaration leaves it open; None where it is."""
+    if preprocessing.tokenizer is not None or tokenizer_for(preprocessing, directions) == "moses":
+        return None
+    languages = dict.fromkeys(language for direction in directions for language in direction)
+    without = [language for language in languages if not has_moses_rules(language)]
+    return f"no Moses rules for {' and '.join(without)}" if without else "several directions in one model"

@@ -1,0 +1,448 @@
+"""Corpora of the user's own: files as people have them, one YAML file, any language, from command to BLEU."""
+
+import bz2
+import gzip
+import io
+import json
+import lzma
+import random
+import re
+import shutil
+import subprocess
+import zipfile
+from pathlib import Path
+
+import campaign
+import pytest
+import yaml
+from fairseq_runs import command, run
+
+from labo_fairseq.data.corpora import load_corpus
+from labo_fairseq.data.corpora.declaration import load_declaration
+from labo_fairseq.data.prepared_corpus import Prepared
+from labo_fairseq.errors import UserError
+from labo_fairseq.experiments.grid import load_grid
+from labo_fairseq.experiments.recipes import find, run_config
+from labo_fairseq.files import read_lines, shipped_corpora
+from labo_fairseq.yaml_files import load_yaml
+
+LABO = command("labo-fairseq")
+PAIRS = [(f"Satz {number}.", f"Sentence {number} & more.") for number in range(30)]
+#: a training of seconds
+QUICK = (
+    *("optimization.max_update=12", "dataset.max_tokens=400", "checkpoint.save_interval_updates=6"),
+    *("model.encoder.layers=1", "model.decoder.layers=1", "model.encoder.embed_dim=32", "model.decoder.embed_dim=32"),
+)
+
+
+def lines(side):
+    return "".join(pair[side] + "\n" for pair in PAIRS).encode()
+
+
+def tsv():
+    return "".join(f"{target}\t{source}\tsome attribution\n" for source, target in PAIRS).encode()
+
+
+def tmx(head="", code="en-US"):
+    units = "".join(
+        f'<tu><note>x</note><tuv xml:lang="de"><seg>{source}</seg></tuv>'
+        f'<tuv xml:lang="{code}"><seg><bpt i="1">&lt;b&gt;</bpt>{target.replace("&", "&amp;")}</seg></tuv></tu>'
+        for source, target in PAIRS
+    )
+    one_language = '<tu><tuv xml:lang="de"><seg>Nur Deutsch.</seg></tuv></tu>'
+    text = f'<?xml version="1.0"?>{head}<tmx version="1.4"><header/><body>{units}{one_language}</body></tmx>'
+    return text.encode()
+
+
+def zipped(**members):
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        for name, text in members.items():
+            archive.writestr(name.replace("__", "."), text)
+    return content.getvalue()
+
+
+#: id → files of one text, and how a corpus file names them
+FORMS = {
+    "plain": ({"a.de": lines(0), "a.en": lines(1)}, "a.{language}"),
+    "gz": ({"a.de.gz": gzip.compress(lines(0)), "a.en.gz": gzip.compress(lines(1))}, "a.{language}.gz"),
+    "xz and bz2": (
+        {"a.de.xz": lzma.compress(lines(0)), "b.en.bz2": bz2.compress(lines(1))},
+        {"file": ["a.de.xz", "b.en.bz2"]},
+    ),
+    "TSV": ({"a.tsv": tsv()}, {"file": "a.tsv", "columns": ["en", "de"]}),
+    "packed TSV": ({"a.tsv.gz": gzip.compress(tsv())}, {"file": "a.tsv.gz", "columns": ["en", "de"]}),
+    "TMX": ({"a.tmx": tmx('<!DOCTYPE tmx SYSTEM "tmx14.dtd">')}, "a.tmx"),
+    "packed TMX": ({"a.tmx.xz": lzma.compress(tmx(code="EN"))}, "a.tmx.xz"),
+    "Moses' zip": (
+        {"a.zip": zipped(README="x", LICENSE="y", A__de_en__de=lines(0), A__de_en__en=lines(1), A__de_en__ids="z")},
+        "a.zip",
+    ),
+    "OPUS' zip of a TMX": ({"a.zip": zipped(README="x", a__tmx=tmx())}, "a.zip"),
+    "a member": (
+        {"a.zip": zipped(x__de=lines(0), x__en=lines(1), y__de="a", y__en="b")},
+        {"file": "a.zip", "member": "x.{language}"},
+    ),
+}
+
+
+def corpus_file(folder, splits, **sections):
+    path = folder / "mine.yaml"
+    content = {"pairs": ["de-en"], "splits": splits, **sections}
+    path.write_text(yaml.safe_dump(content, allow_unicode=True, sort_keys=False), encoding="utf-8")
+    return str(path)
+
+
+@pytest.mark.parametrize(("files", "part"), FORMS.values(), ids=FORMS)
+def test_files_as_people_have_them(tmp_path, files, part):
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    name = corpus_file(tmp_path, dict.fromkeys(("train", "valid", "test"), part))
+    corpus = load_corpus(name, "de", "en")
+    assert list(corpus["train"]) == list(corpus["train"]) == PAIRS
+    assert [pair[::-1] for pair in load_corpus(name, "en", "de")["test"]] == PAIRS
+
+
+def test_several_files_and_the_first_pairs(tmp_path):
+    for name, content in {"a.de": lines(0), "a.en": lines(1), "b.tsv": tsv()}.items():
+        (tmp_path / name).write_bytes(content)
+    both = ["a.{language}", {"file": "b.tsv", "columns": ["en", "de"], "first": 7}]
+    corpus = load_corpus(corpus_file(tmp_path, {"train": both, "valid": both[1], "news": both[0]}), "de", "en")
+    assert list(corpus["train"]) == PAIRS + PAIRS[:7]
+    assert [list(corpus)[2], len(list(corpus["valid"]))] == ["news", 7]
+
+
+ENTITY = '<!DOCTYPE tmx [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;">]>'
+#: id → the file, what is said about it
+BAD_FILES = {
+    "an XML entity": ("a.tmx", tmx(ENTITY), "a.tmx has an XML entity"),
+    "an XML entity of another file": (
+        "a.tmx",
+        tmx('<!DOCTYPE t [<!ENTITY a SYSTEM "/etc/passwd">]>'),
+        "has an XML entity",
+    ),
+    "no XML": ("a.tmx", b"text", "a.tmx is no TMX"),
+    "a TMX that is cut": ("a.tmx", tmx()[:900], "a.tmx is no TMX"),
+    "a TMX of other languages": ("a.tmx", tmx(code="fr"), "has no translation unit in both de and en"),
+    "a TMX that is no xz": ("a.tmx.xz", tmx(), "cannot be read"),
+    "one column": ("a.tsv", b"a\tb\nc\n", "a.tsv, line 2: 1 columns"),
+    "an empty TSV": ("a.tsv", b"", "no sentence in"),
+    "no zip": ("a.zip", b"text", "is damaged or no zip archive"),
+    "a zip without a text": ("a.zip", zipped(README="x"), "holds no text in de and en"),
+    "a zip with two": ("a.zip", zipped(a__de="1", a__en="2", b__de="3", b__en="4"), "holds several texts in de and en"),
+    "a file that is not there": ("b.tsv", b"", "there is no file"),
+}
+
+
+@pytest.mark.parametrize(("name", "content", "message"), BAD_FILES.values(), ids=BAD_FILES)
+def test_files_that_are_not_what_they_should_be(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    named = name if name.startswith("a") else "a.tsv"
+    with pytest.raises(UserError) as refused:
+        list(load_corpus(corpus_file(tmp_path, dict.fromkeys(("train", "valid", "test"), named)), "de", "en")["train"])
+    assert message in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+SPLITS = {"train": "a.{language}", "valid": "a.{language}", "test": "a.{language}"}
+#: id → content of a corpus file, what is said about it
+BAD_DECLARATIONS = {
+    "nothing": (None, "None is no set of KEY: VALUE"),
+    "an unknown key": ({"pairs": ["de-en"], "splits": SPLITS, "colour": 1}, "unknown key colour: choose from archives"),
+    "no pair": ({"splits": SPLITS}, "neither pairs, such as"),
+    "a pair that is none": ({"pairs": ["german"], "splits": SPLITS}, "'german' is no direction"),
+    "no splits": ({"pairs": ["de-en"]}, "no splits: where does the text of de-en lie"),
+    "no test set": ({"pairs": ["de-en"], "splits": {"train": "a", "valid": "a"}}, "de-en has no test set"),
+    "no validation set": ({"pairs": ["de-en"], "splits": {"train": "a", "test": "a"}}, "de-en has no valid set"),
+    "a text that is not cut": ({"pairs": ["de-en"], "text": "a"}, "give text and cut together"),
+    "a cut into nothing": (
+        {"pairs": ["de-en"], "text": "a", "cut": {"by": "en", "valid": 0, "test": 1}},
+        "valid of cut is 0",
+    ),
+    "first of nothing": ({"pairs": ["de-en"], "splits": {**SPLITS, "test": {"file": "a", "first": 0}}}, "first is 0"),
+    "an unknown tokenizer": (
+        {"pairs": ["de-en"], "splits": SPLITS, "preprocessing": {"tokenizer": "x"}},
+        "tokenizer is 'x': choose moses or sentencepiece",
+    ),
+    "no subwords": ({"pairs": ["de-en"], "splits": SPLITS, "preprocessing": {"subwords": 0}}, "subwords is 0"),
+    "a training without a model": ({"pairs": ["de-en"], "splits": SPLITS, "training": {}}, "no model, schedule"),
+    "hours that are none": (
+        {"pairs": ["de-en"], "splits": SPLITS, "training": {"model": "a", "schedule": "b", "hours": {"cpu": 0}}},
+        "hours of cpu is 0: it must be a number above 0",
+    ),
+    "a name with a slash": ({"name": "a/b", "pairs": ["de-en"], "splits": SPLITS}, "the name 'a/b' must be letters"),
+    "archives that are none": (
+        {"pairs": ["de-en"], "splits": SPLITS, "archives": {"a": {"sise": 1}}},
+        "no list of archives",
+    ),
+}
+
+
+@pytest.mark.parametrize(("content", "message"), BAD_DECLARATIONS.values(), ids=BAD_DECLARATIONS)
+def test_files_that_declare_no_corpus(tmp_path, content, message):
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    with pytest.raises(UserError) as refused:
+        load_declaration(str(path))
+    assert str(refused.value).startswith(f"{path}: ")
+    assert message in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_key_that_stands_twice(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("pairs: [de-en]\npairs: [fr-en]\n", encoding="utf-8")
+    with pytest.raises(UserError, match="the key 'pairs' stands twice"):
+        load_yaml(path)
+
+
+def test_placeholders_and_readers_that_are_not_known(tmp_path):
+    (tmp_path / "a.de").write_bytes(lines(0))
+    for part, message in (
+        ("a.{tongue}", "unknown placeholder"),
+        ({"file": "a.de", "reader": "x"}, "unknown reader 'x'"),
+    ):
+        with pytest.raises(UserError, match=message):
+            load_corpus(corpus_file(tmp_path, dict.fromkeys(("train", "valid", "test"), part)), "de", "en")
+
+
+def test_tatoeba_is_split_by_english_sentence():
+    corpus = load_corpus("tatoeba", "de", "en", campaign.shared("tatoeba"))
+    assert sum(map(len, corpus.values())) == 169813
+    english = {split: {re.sub(r"\W+", " ", pair[1]).casefold().strip() for pair in corpus[split]} for split in corpus}
+    assert not english["train"] & (english["valid"] | english["test"]) - {""}
+    assert not english["valid"] & english["test"]
+    assert corpus == load_corpus("tatoeba", "de", "en", campaign.shared("tatoeba"))
+
+
+def test_multi30k8k_is_the_first_8000_pairs():
+    folder = campaign.shared("multi30k")
+    corpus, whole = (load_corpus(name, "de", "en", folder) for name in ("multi30k8k", "multi30k"))
+    train = list(corpus["train"])
+    assert (len(train), train) == (8000, list(whole["train"])[:8000])
+    setup = find("multi30k8k", "de-en")
+    config = run_config(setup, "labo", 1)
+    assert (setup.recipe.bpe_operations, setup.recipe.lowercase) == (2000, True)
+    assert (config["dataset"]["max_tokens"], config["optimization"]["lr"]) == (2048, [0.0015])
+    assert (config["optimization"]["max_epoch"], config["lr_scheduler"]["warmup_updates"]) == (40, 400)
+    assert config["criterion"]["smoothing_warmup_steps"] == 250
+    assert "smoothing_warmup_steps" not in run_config(setup, "ls", 1)["criterion"]
+
+
+def test_wmt14_scores_with_compounds_split_by_its_declaration(tmp_path):
+    assert load_declaration("wmt14").scoring.split_compounds
+    # also in a folder that an older version prepared; a name means nothing
+    for corpus, split in (("wmt14", True), ("wmt14, first 2000 and 50 pairs", True), ("wmt14-mine", False)):
+        (tmp_path / "prepared.json").write_text(json.dumps({"recipe": {"corpus": corpus}}), encoding="utf-8")
+        assert Prepared(tmp_path).scoring_for("de").split_compounds is split
+
+
+RUNS = Path(__file__).parents[1] / "data" / "runs_of_0_1.json"
+
+
+@pytest.mark.parametrize("corpus", ["multi30k", "bible"])
+def test_a_finished_run_of_version_0_1_is_the_same_run(corpus):
+    """Its settings, written down by revision 416e5d9, are those that the same command has today."""
+    theirs = json.loads(RUNS.read_text(encoding="utf-8"))[corpus]
+    setup = find(corpus, "de-en")
+    config = run_config(setup, "labo", 1, smoke=True)
+    assert json.loads(json.dumps(config)) == theirs["config"]
+    assert [list(direction) for direction in setup.directions] == theirs["directions"]
+    assert setup.training.checkpoint == theirs["checkpoint"]
+
+
+def test_the_preparation_of_version_0_1_is_the_same(multi30k):
+    theirs = json.loads(RUNS.read_text(encoding="utf-8"))["multi30k"]
+    settings = json.loads((multi30k[0] / "multi30k/de-en/labo-seed1-smoke/settings.json").read_text(encoding="utf-8"))
+    assert settings == theirs
+
+
+@pytest.fixture(scope="module")
+def chinese(tmp_path_factory):
+    """A few hundred pairs of English and Chinese that a grammar makes, in files of three kinds."""
+    folder = tmp_path_factory.mktemp("chinese")
+    subjects = [("我", "I"), ("他", "he"), ("老师", "the teacher"), ("孩子", "the child"), ("猫", "the cat")]
+    verbs = [("看见", "see"), ("喜欢", "like"), ("找到", "find"), ("忘记", "forget"), ("记得", "remember")]
+    objects = [("苹果", "apples"), ("红色的花", "red flowers"), ("大房子", "big houses"), ("新书", "new books")]
+    times = [("今天", "today"), ("昨天晚上", "last night"), ("明天", "tomorrow"), ("在学校里", "at school")]
+    pairs = [
+        (f"{t[1]}, {s[1]} will {v[1]} {o[1]}.", f"{t[0]}，{s[0]}{v[0]}{o[0]}。")
+        for s in subjects
+        for v in verbs
+        for o in objects
+        for t in times
+    ]
+    random.Random(1).shuffle(pairs)
+    for name, chosen in {
+        "a": pairs[:200],
+        "valid": pairs[300:330],
+        "news": pairs[330:350],
+        "talks": pairs[350:360],
+    }.items():
+        for side, language in enumerate(("en", "zh")):
+            (folder / f"{name}.{language}").write_text("".join(f"{pair[side]}\n" for pair in chosen), encoding="utf-8")
+    (folder / "b.tsv").write_text("".join(f"{en}\t{zh}\n" for en, zh in pairs[200:300]), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(chinese):
+    """The runs of two methods on these files, from one command each, and what the first printed."""
+    shown = {}
+    for method in ("labo", "ls"):
+        done = run(
+            *(LABO, "run", "custom", "en-zh", "--criterion", method, "--folder", "runs", "--workers", "1"),
+            *("--train", "a.en", "a.zh", "--train", "b.tsv", "--valid", "valid.en", "valid.zh"),
+            *("--test", "news.en", "news.zh", "--test", "talks.en", "talks.zh", *QUICK),
+            cwd=chinese,
+            env={"NUM_GPUS": "0"},
+        )
+        assert done.returncode == 0, done.stdout[-3000:]
+        shown[method] = done.stdout
+    return chinese / "runs" / "custom", shown
+
+
+def test_chinese_from_command_to_bleu(finished):
+    folder, shown = finished
+    assert "custom: no Moses rules for zh, so raw text in SentencePiece units" in shown["labo"]
+    assert re.search(r"custom: 300 training pairs; chosen: \d+ SentencePiece units; transformer_tiny, ", shown["labo"])
+    result = json.loads((folder / "en-zh" / "labo-seed1" / "result.json").read_text(encoding="utf-8"))
+    assert list(result["evaluation"]["tests"]) == ["news", "talks"]
+    for name, number in (("news", 20), ("talks", 10)):
+        scores = result["evaluation"]["tests"][name]
+        assert [score["name"] for score in scores] == ["BLEU", "chrF2"]
+        assert "tok:zh" in scores[0]["signature"]
+        assert len(list(read_lines(folder / "en-zh" / "labo-seed1" / "translations" / f"{name}.zh"))) == number
+    data = Prepared(folder / "data-en-zh")
+    assert data.pairs == {"train": 300, "valid": 30, "news": 20, "talks": 10}
+    assert data.scoring_for("en").tokenize == "13a"
+    assert data.uses_sentencepiece
+    assert not data.multilingual
+    # the full-width comma stays what it is
+    assert any("，" in line for line in read_lines(data.subwords("train", "zh")))
+
+
+def test_all_commands_work_on_it(finished):
+    folder, _ = finished
+    ls, labo = (str(folder / "en-zh" / f"{method}-seed1") for method in ("ls", "labo"))
+    for arguments in (
+        ("evaluate", labo, "--beam", "1"),
+        ("compare", ls, labo, "--samples", "50"),
+        ("analyse", "frequency", ls, labo),
+        ("report", ls, labo),
+    ):
+        done = run(LABO, *arguments)
+        assert done.returncode == 0, (arguments, done.stdout[-2000:])
+    assert "tok:zh" in run(LABO, "compare", ls, labo, "--samples", "50").stdout
+    done = subprocess.run(
+        [LABO, "translate", labo, "--beam", "1"],
+        input="today, I see apples.\n\n",
+        capture_output=True,
+        encoding="utf-8",
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.split("\n")) == 3
+
+
+def test_the_corpus_file_that_a_run_leaves_is_the_same_corpus(finished):
+    """So a grid finds the finished run."""
+    folder, _ = finished
+    name = str(folder / "data-en-zh.yaml")
+    setup = find(name, "en-zh")
+    data = Prepared(folder / "data-en-zh")
+    assert setup.recipe.to_json() == data.recipe
+    path = folder / "grid.yaml"
+    settings = {key: [yaml.safe_load(value)] for key, _, value in (setting.partition("=") for setting in QUICK)}
+    block = {
+        "corpus": "data-en-zh.yaml",
+        "directions": ["en-zh"],
+        "methods": ["ls", "labo"],
+        "seeds": [1],
+        "settings": settings,
+    }
+    path.write_text(yaml.safe_dump({"grid": [block]}), encoding="utf-8")
+    (job, _) = load_grid(str(path)).jobs
+    assert job.folder(folder.parent).parent == folder / "en-zh"
+    assert (job.corpus_name, set(job.settings) <= set(QUICK)) == ("custom", True)
+
+
+def test_another_text_under_the_same_name_is_refused(finished, chinese):
+    done = run(
+        *(LABO, "run", "custom", "en-zh", "--folder", "runs", "--train", "valid.en", "valid.zh"),
+        *("--valid", "valid.en", "valid.zh", "--test", "news.en", "news.zh", "--bpe-operations", "200", *QUICK),
+        cwd=chinese,
+        env={"NUM_GPUS": "0"},
+    )
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[-1].startswith("labo-fairseq run: runs/custom/data-en-zh holds another text")
+
+
+def test_a_corpus_is_added_by_one_file(chinese):
+    """The toy corpus: one YAML file and no other, then it runs; several directions in one model."""
+    content = {
+        "multilingual": ["en-zh", "zh-en"],
+        "splits": {"train": "a.{language}", "valid": "valid.{language}", "test": "news.{language}"},
+        "preprocessing": {"subwords": 250},
+        "training": {"model": "transformer_tiny", "schedule": "by_size", "settings": {"optimization.lr": [0.001]}},
+    }
+    (chinese / "toy.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+    done = run(
+        *(LABO, "run", "toy.yaml", "multilingual", "--folder", "runs", *QUICK),
+        cwd=chinese,
+        env={"NUM_GPUS": "0"},
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+    result = json.loads((chinese / "runs/toy/multilingual/labo-seed1/result.json").read_text(encoding="utf-8"))
+    tests = result["evaluation"]["tests"]
+    assert list(tests) == ["test.en-zh", "test.zh-en"]
+    assert ["tok:zh" in tests["test.en-zh"][0]["signature"], "tok:13a" in tests["test.zh-en"][0]["signature"]] == [
+        True
+    ] * 2
+    assert result["settings"]["config"]["task"]["encoder_langtok"] == "tgt"
+
+
+def test_japanese_without_mecab_is_refused_before_anything_is_prepared(chinese, tmp_path):
+    try:
+        import MeCab  # noqa: F401
+    except ImportError:
+        for split in ("a", "valid", "news"):
+            for old, new in (("en", "en"), ("zh", "ja")):
+                shutil.copy(chinese / f"{split}.{old}", tmp_path / f"{split}.{new}")
+        done = run(
+            *(LABO, "run", "custom", "en-ja", "--train", "a.en", "a.ja", "--valid", "valid.en", "valid.ja"),
+            *("--test", "news.en", "news.ja"),
+            cwd=tmp_path,
+            env={"NUM_GPUS": "0"},
+        )
+        assert done.returncode == 1
+        assert done.stdout.splitlines()[-1].endswith("pip install 'sacrebleu[ja]'")
+        assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            "run custom de-en,fr-en --train a b --valid a b --test a b",
+            "several directions in one model need a corpus file",
+        ),
+        ("run custom de-en --train a b c --valid a b --test a b", "--train takes one file with both languages, or two"),
+        ("run custom de-en --train a b --valid a b --test a b", "there is no file a"),
+        ("run custom pt-br-fr --train a b --valid a b --test a b", "can be read in 2 ways"),
+        ("run gone.yaml de-en", "gone.yaml is no YAML"),
+    ],
+)
+def test_commands_that_are_refused(tmp_path, arguments, message):
+    done = run(LABO, *arguments.split(), cwd=tmp_path)
+    assert done.returncode == 1
+    assert message in done.stdout.splitlines()[-1]
+    assert "Traceback" not in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_knows_a_corpus_by_its_name():
+    package = Path(load_declaration.__code__.co_filename).resolve().parents[2]
+    sources = [path for path in package.rglob("*.py") if path.name not in ("bible.py", "readers.py", "markup.py")]
+    text = "\n".join(path.read_text(encoding="utf-8") for path in sources)
+    literals = set(re.findall(r"""["']([\w-]+)["']""", text))
+    assert not literals & set(shipped_corpora())
