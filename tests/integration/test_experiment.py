@@ -128,6 +128,11 @@ def test_report(finished):
     assert float(rows["kd"]["delta"]) == pytest.approx(values["kd"][0] - values["ls"][0], abs=2e-4)
     assert (rows["kd"]["std"], rows["ls"]["delta"], rows["ls"]["p"]) == ("", "", "")
     assert 0 < float(rows["labo"]["p"]) <= 1
+    # one significance test: compare gives the same p for the same pair
+    pair = [folder / PLACE / f"{method}-seed1-smoke" for method in ("ls", "kd")]
+    compared = run(LABO, "compare", *pair, "--metrics", "bleu", "--json")
+    assert compared.returncode == 0, compared.stdout[-3000:]
+    assert float(rows["kd"]["p"]) == pytest.approx(json.loads(compared.stdout)[1]["p"], abs=1e-4)
     table = (made / "table.md").read_text(encoding="utf-8")
     assert table.strip() in done.stdout
     best = max(values, key=lambda method: statistics.mean(values[method]))
