@@ -52,6 +52,10 @@ def output_projection(model: Any) -> nn.Linear:
     own = (TransformerDecoderBase.forward, TransformerDecoderBase.output_layer)
     if (getattr(type(decoder), "forward", None), getattr(type(decoder), "output_layer", None)) != own:
         raise CannotFuseError(f"the decoder of {type(model).__name__} is not that of fairseq's Transformer")
+    if "get_normalized_probs" in vars(model):
+        raise CannotFuseError(
+            f"{type(model).__name__} has been told to give other probabilities than those of its logits"
+        )
     if "features_only" not in inspect.signature(model.forward).parameters:
         raise CannotFuseError(f"{type(model).__name__} does not give its features alone")
     layer = decoder.output_projection

@@ -2,6 +2,7 @@
 
 from .checkpoint_files import copy_atomically, explain_mismatches
 from .checkpoint_state import save_all_state
+from .command_line import remember_arguments
 from .cpu_workers import train_on_cpus
 from .dataloader_shutdown import end_readers
 from .exact_resume import resume_exactly
@@ -14,6 +15,7 @@ from .validation_metric import choose_models_by_one_metric
 
 def apply_patches() -> None:
     """Replace the functions at fault; to be called once per process, before fairseq begins to work."""
+    remember_arguments()
     load_safely()
     copy_atomically()
     explain_mismatches()

@@ -9,36 +9,24 @@ in ``validation_metric``, which is used unless the user names one.
 import argparse
 import logging
 import multiprocessing.process
-import sys
 from functools import wraps
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict
 
-from fairseq import checkpoint_utils, options
+from fairseq import checkpoint_utils
 from fairseq.dataclass.configs import CheckpointConfig
 from fairseq.optim.lr_scheduler.reduce_lr_on_plateau import ReduceLROnPlateauLRSchedule
 from fairseq.trainer import Trainer
 from omegaconf import OmegaConf
 
 from .checkpoint_state import EARLY_STOPPING
+from .command_line import arguments
 
 logger = logging.getLogger(__name__)
 
 _DEFAULT = CheckpointConfig.best_checkpoint_metric
 #: in the ``extra_state`` of a checkpoint that is loaded: what ``best`` and ``val_loss`` there are values of
 METRIC = "best_checkpoint_metric"
-
-_parsed: Optional[List[str]] = None  # the arguments that fairseq parsed, where they are not those of the process
-
-
-def _noted(parse: Callable) -> Callable:
-    @wraps(parse)
-    def parsed(parser: Any, input_args: Any = None, *args: Any, **kwargs: Any) -> Any:
-        global _parsed
-        _parsed = input_args
-        return parse(parser, input_args, *args, **kwargs)
-
-    return parsed
 
 
 def _named_by_user() -> bool:
@@ -47,13 +35,13 @@ def _named_by_user() -> bool:
     parser.add_argument("--best-checkpoint-metric")
     for names in (("--config-dir", "-cd"), ("--config-path", "-cp"), ("--config-name", "-cn")):
         parser.add_argument(*names)
-    arguments, others = parser.parse_known_args(sys.argv[1:] if _parsed is None else list(map(str, _parsed)))
+    given, others = parser.parse_known_args(arguments())
     key = f"checkpoint.{METRIC}"
-    if arguments.best_checkpoint_metric or any(other.lstrip("+").startswith(f"{key}=") for other in others):
+    if given.best_checkpoint_metric or any(other.lstrip("+").startswith(f"{key}=") for other in others):
         return True
     # Hydra may have changed the working directory
-    folder = Path(multiprocessing.process.ORIGINAL_DIR, arguments.config_dir or arguments.config_path or "")
-    file = (folder / (arguments.config_name or "config")).with_suffix(".yaml")
+    folder = Path(multiprocessing.process.ORIGINAL_DIR, given.config_dir or given.config_path or "")
+    file = (folder / (given.config_name or "config")).with_suffix(".yaml")
     return file.is_file() and OmegaConf.select(OmegaConf.load(file), key) is not None
 
 
@@ -113,8 +101,7 @@ def _without_values_of_another_metric(load_checkpoint: Callable) -> Callable:
 
 
 def choose_models_by_one_metric() -> None:
-    """Wrap the parsing of the command line, the making of a ``Trainer``, and its loading of checkpoints."""
-    options.parse_args_and_arch = _noted(options.parse_args_and_arch)
+    """Wrap the making of a ``Trainer``, and its loading of checkpoints."""
     Trainer.__init__ = _with_a_metric_of_its_own(Trainer.__init__)
     checkpoint_utils.load_checkpoint_to_cpu = _with_its_metric(checkpoint_utils.load_checkpoint_to_cpu)
     Trainer.load_checkpoint = _without_values_of_another_metric(Trainer.load_checkpoint)
