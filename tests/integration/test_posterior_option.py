@@ -87,7 +87,7 @@ def predictions(data, path, hypotheses):
         (("labo",), ("--beam", "2", "--temperature", "1.7")),
         (("labo", "ls"), ("--beam", "2")),
         (("labo", "ls"), ("--beam", "2", "--temperature", "0.6")),
-        (("labo",), ("--beam", "2", "--sampling", "--seed", "1")),
+        (("labo",), ("--beam", "2", "--nbest", "2", "--sampling", "--seed", "1")),
         (("labo", "ls"), ("--score-reference",)),
     ],
     ids=["greedy", "n-best", "temperature", "ensemble", "both", "sampling", "reference"],
