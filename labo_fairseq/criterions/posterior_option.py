@@ -80,8 +80,8 @@ def _with_posteriors(load_models: Callable) -> Callable:
             log_posterior = log_posterior_of(criterion, updates)
             if log_posterior is None:
                 raise SystemExit(
-                    f"{OPTION}: {path} was trained with --criterion {criterion['_name']}: what such a model predicts is not "
-                    "enough to turn it back"
+                    f"{OPTION}: {path} was trained with --criterion {criterion['_name']}: what such a model predicts "
+                    "is not enough to turn it back"
                 )
             try:
                 log_posterior(torch.zeros(2))

@@ -10,10 +10,10 @@ import pytest
 import torch
 from fairseq import checkpoint_utils
 from fairseq_runs import train_here
-from labo_fairseq.commands import USER_DIR
 
 from labo_fairseq.checkpoints import load_checkpoint
 from labo_fairseq.losses import label_smoothing_log_posterior, labo_log_posterior
+from labo_fairseq.subprocesses import USER_DIR
 
 TRAINED = {
     "labo": ("--criterion", "labo", "--smoothing-warmup-steps", "0", "--rho", "0.7"),
