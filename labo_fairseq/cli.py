@@ -347,7 +347,14 @@ def _add_evaluate(commands) -> None:
         "--lenpen", type=length_penalty, default=1.0, help="length penalty: above 1 favors longer translations"
     )
     parser.add_argument("--metrics", nargs="+", default=[], metavar="METRIC", help=f"more scores: {_METRIC_HELP}")
+    _add_posterior(parser)
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+
+def _add_posterior(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--posterior", action="store_true", help="search with calibrated probabilities in place of the predictions"
+    )
 
 
 def _evaluate(args: argparse.Namespace) -> None:
@@ -358,7 +365,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     from .evaluation.runs import load_run
     from .experiments.summary import show_scores
 
-    decoding = Decoding(args.beam, args.lenpen)
+    decoding = Decoding(args.beam, args.lenpen, args.posterior)
     evaluation = evaluate_again(load_run(args.folder), args.checkpoint, args.average, decoding, args.metrics)
     if args.json:
         print(json.dumps(evaluation.to_json(), indent=2))
@@ -457,6 +464,7 @@ def _add_translate(commands) -> None:
     parser.add_argument("folder", nargs="?", type=Path, default=_RUNS, help=_NEWEST_HELP)
     parser.add_argument("--source", default="", metavar="LANG", help="to translate from, where a run knows several")
     parser.add_argument("--beam", type=BEAM, default=5, help="width of the search")
+    _add_posterior(parser)
 
 
 def _translate(args: argparse.Namespace) -> None:
@@ -465,7 +473,7 @@ def _translate(args: argparse.Namespace) -> None:
     from .experiments.translate import translate
 
     run = newest_run(args.folder)
-    translate(run, direction_of(run, args.source), Decoding(args.beam))
+    translate(run, direction_of(run, args.source), Decoding(args.beam, posterior=args.posterior))
 
 
 def _parse(argv: Optional[List[str]]) -> argparse.Namespace:

@@ -19,23 +19,28 @@ class Decoding:
 
     beam: int = 5
     lenpen: float = 1.0
+    posterior: bool = False  # calibrated probabilities in place of the predictions
 
     def options(self) -> Tuple[str, ...]:
         """For ``fairseq-generate``."""
-        return ("--beam", str(self.beam), "--lenpen", str(self.lenpen))
+        search = ("--beam", str(self.beam), "--lenpen", str(self.lenpen))
+        return (*search, "--posterior") if self.posterior else search
 
     @property
     def folder_name(self) -> str:
         """Tells this search from others in the name of a folder."""
-        return f"beam{self.beam}-lenpen{self.lenpen:g}"
+        return f"beam{self.beam}-lenpen{self.lenpen:g}{'-posterior' if self.posterior else ''}"
 
     def to_json(self) -> Dict[str, Any]:
-        return asdict(self)
+        values = asdict(self)
+        if not self.posterior:
+            del values["posterior"]  # which the results of earlier versions do not have
+        return values
 
     @classmethod
     def from_json(cls, value: Dict[str, Any]) -> "Decoding":
         """Out of an object that holds other values too."""
-        return cls(value["beam"], value["lenpen"])
+        return cls(value["beam"], value["lenpen"], value.get("posterior", False))
 
 
 def decoding_options(data: Prepared, checkpoint: Path, source: str, target: str, decoding: Decoding) -> List[str]:

@@ -109,9 +109,22 @@ def test_compare(multi30k):
     assert "has no test set 'x': choose from test_2016_flickr, " in done.stdout
 
 
-def test_translate_with_the_run(multi30k):
+def test_evaluate_with_calibrated_probabilities(multi30k):
+    place = finished(multi30k[0])
+    done = run(LABO, "evaluate", place, "--beam", "1", "--posterior", "--json")
+    assert done.returncode == 0, done.stdout[-3000:]
+    evaluation = json.loads(done.stdout[done.stdout.index("{\n") :])
+    assert evaluation["posterior"]
+    kept = place / "evaluations" / "best-beam1-lenpen1-posterior" / "scores.json"
+    assert json.loads(kept.read_text(encoding="utf-8")) == evaluation
+    first = json.loads((place / "result.json").read_text(encoding="utf-8"))["evaluation"]
+    assert "posterior" not in first, "as in the results of earlier versions"
+
+
+@pytest.mark.parametrize("more", [(), ("--posterior",)])
+def test_translate_with_the_run(multi30k, more):
     done = subprocess.run(
-        [LABO, "translate", str(finished(multi30k[0])), "--beam", "1"],
+        [LABO, "translate", str(finished(multi30k[0])), "--beam", "1", *more],
         input="Ein Hund läuft.\n\n",
         capture_output=True,
         encoding="utf-8",
