@@ -26,7 +26,7 @@ def imported(path):
 
 @pytest.mark.parametrize("package", ABOVE)
 def test_nothing_above_is_imported(package):
-    modules = [path for path in (PACKAGE / package).rglob("*.py")]
+    modules = list((PACKAGE / package).rglob("*.py"))
     assert modules
     for path in modules:
         assert not ABOVE[package] & set(imported(path)), path
