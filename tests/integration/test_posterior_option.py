@@ -42,7 +42,7 @@ def fairseq(command, data, *options):
     """The output of a command of fairseq, run in this process."""
     module = __import__(f"fairseq_cli.{command}", fromlist=["cli_main"])
     output, given = io.StringIO(), sys.argv
-    sys.argv = [f"fairseq-{command}", str(data.binarised), "--user-dir", USER_DIR, *map(str, options)]
+    sys.argv = [f"fairseq-{command}", str(data.binarized), "--user-dir", USER_DIR, *map(str, options)]
     try:
         with contextlib.redirect_stdout(output):
             module.cli_main()

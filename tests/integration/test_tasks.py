@@ -176,34 +176,34 @@ def folders(data, tmp_path_factory):
     """The data of every row: one text as fairseq's tasks want it, under their names; features are noise."""
     root = tmp_path_factory.mktemp("tasks")
     link(root / "path" / "examples", Path(fairseq.__path__[0]) / "examples")
-    for path in data.binarised.iterdir():
+    for path in data.binarized.iterdir():
         link(root / "text" / path.name, path)
         link(root / "pairs" / path.name, path)
-    dictionary = Dictionary.load(str(data.binarised / "dict.en.txt"))
+    dictionary = Dictionary.load(str(data.binarized / "dict.en.txt"))
     lines = {}
     for folder in ("text", "monolingual"):
-        link(root / folder / "dict.txt", data.binarised / "dict.en.txt")
+        link(root / folder / "dict.txt", data.binarized / "dict.en.txt")
     for split in ("train", "valid"):
         for language in ("de", "en"):
-            stem = data.binarised / f"{split}.de-en.{language}"
+            stem = data.binarized / f"{split}.de-en.{language}"
             sentences = data_utils.load_indexed_dataset(str(stem), dictionary)
             lines[split, language] = [dictionary.string(sentence) for sentence in sentences]
             (root / f"{split}.{language}").write_text("\n".join(lines[split, language]) + "\n", encoding="utf-8")
             for extension in ("bin", "idx"):
-                binary = data.binarised / f"{split}.de-en.{language}.{extension}"
+                binary = data.binarized / f"{split}.de-en.{language}.{extension}"
                 link(root / "text" / language / f"{split}.{extension}", binary)
                 link(root / "monolingual" / language / f"{split}.{extension}", binary)
                 if language == "en":
                     link(root / "text" / f"{split}.{extension}", binary)
     preprocess = (*DIRECTION, "--trainpref", root / "train", "--validpref", root / "valid")
-    shared = ("--srcdict", data.binarised / "dict.en.txt", "--tgtdict", data.binarised / "dict.en.txt")
+    shared = ("--srcdict", data.binarized / "dict.en.txt", "--tgtdict", data.binarized / "dict.en.txt")
     xlm = ("--task", "translation_from_pretrained_xlm", "--joined-dictionary", "--destdir", root / "xlm")
     lazy = ("--dataset-impl", "lazy", *shared, "--destdir", root / "laser" / "corpus" / "de-en")
     jobs = [job(root, options[0].strip("-"), "preprocess", (*preprocess, *options)) for options in (xlm, lazy)]
     assert fork(root, jobs) == [0, 0], [Path(each["log"]).read_text()[-2000:] for each in jobs]
     stem = str(root / "laser" / "corpus" / "de-en" / "train.de-en.")
     pair = {"id": 0, "src": stem + "de", "tgt": stem + "en"}
-    vocabulary = str(data.binarised / "dict.en.txt")
+    vocabulary = str(data.binarized / "dict.en.txt")
     settings = {"src_vocab": vocabulary, "tgt_vocab": vocabulary, "train": [pair]}
     (root / "laser.json").write_text(json.dumps(settings), encoding="utf-8")
     noise = np.random.default_rng(1)
@@ -212,7 +212,7 @@ def folders(data, tmp_path_factory):
         (root / folder / "config.yaml").write_text(
             "vocab_filename: dict.txt\ninput_feat_per_channel: 8\ninput_channels: 1\n", encoding="utf-8"
         )
-        link(root / folder / "dict.txt", data.binarised / "dict.en.txt")
+        link(root / folder / "dict.txt", data.binarized / "dict.en.txt")
     for split in ("train", "valid"):
         speech = ["id\taudio\tn_frames\ttgt_text\tspeaker"]
         units = ["id\tsrc_audio\tsrc_n_frames\ttgt_audio\ttgt_n_frames"]

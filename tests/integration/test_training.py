@@ -145,7 +145,7 @@ def test_hydra_by_its_command_line_alone(data, tmp_path, uninterrupted):
     done = run(
         *(command("fairseq-hydra-train"), f"common.user_dir={USER_DIR}", "common.seed=3", "common.log_format=json"),
         *("common.log_interval=1", "distributed_training.distributed_world_size=1"),
-        *("task=translation", f"task.data={data.binarised}", "dataset.max_tokens=400", "dataset.num_workers=0"),
+        *("task=translation", f"task.data={data.binarized}", "dataset.max_tokens=400", "dataset.num_workers=0"),
         *("optimization.lr=[0.001]", "optimization.max_update=10", "optimizer=adam", "lr_scheduler=fixed"),
         *(f"checkpoint.save_dir={tmp_path / 'save'}", "checkpoint.no_epoch_checkpoints=true"),
         *("criterion=labo", "criterion.smoothing_warmup_steps=6"),
