@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 # Everything else is imported by the command that needs it: ``labo-fairseq user-dir`` must not wait for torch.
 
 _RUNS = Path("runs")
-_DATA_HELP = "folder with archives that you have already (default: LABO_DATA)"
-_NEWEST_HELP = "of the run, or the newest run below it"
+_DATA_HELP = "directory with archives that you already have (default: LABO_DATA)"
+_NEWEST_HELP = "directory of the run, or one above it: then the newest run there"
 _METRIC_HELP = "such as bleu, chrf++, ter, tokenized or comet; an unknown name shows all"
-_OUT_HELP = "folder for everything that is written (default: analysis, in the folder of the last run)"
+_OUT_HELP = "output directory (default: 'analysis' in the directory of the last run)"
 _SPLITS = ("train", "valid", "test")
 #: options of ``custom`` alone
 _CUSTOM = (*_SPLITS, "validation_every", "bpe_operations", "lowercase", "clean")
@@ -68,12 +68,12 @@ def _command(commands, name: str, run, summary: str, description: str = "") -> a
 
 
 def _add_training_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--criterion", default="labo", choices=methods(), help="what to train with")
-    parser.add_argument("--seed", type=SEED, default=1, help="of initialization, dropout and the order of the batches")
+    parser.add_argument("--criterion", default="labo", choices=methods(), help="training method")
+    parser.add_argument("--seed", type=SEED, default=1, help="random seed (initialization, dropout, batch order)")
     parser.add_argument(
         "--smoke", action="store_true", help="smoke test in minutes on a CPU: tiny model, meaningless scores"
     )
-    parser.add_argument("--fresh", action="store_true", help="start the training over, whatever an earlier call did")
+    parser.add_argument("--fresh", action="store_true", help="start the training over instead of resuming it")
     parser.add_argument(
         "settings",
         nargs="*",
@@ -83,7 +83,7 @@ def _add_training_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_user_dir(commands) -> None:
-    _command(commands, "user-dir", _user_dir, "print the folder that fairseq-train --user-dir takes")
+    _command(commands, "user-dir", _user_dir, "print the directory that fairseq-train --user-dir takes")
 
 
 def _user_dir(args: argparse.Namespace) -> None:
@@ -184,12 +184,14 @@ def _add_run(commands) -> None:
         "NUM_GPUS says how many GPUs to use (default: all), and where that is none, NUM_CPU_WORKERS how many processes "
         "(default: 1); the batch of an update does not depend on them.",
     )
-    parser.add_argument("--folder", type=Path, default=_RUNS, help="everything is written below it")
+    parser.add_argument(
+        "--folder", type=Path, default=_RUNS, metavar="DIR", help="output directory of all corpora and runs"
+    )
     parser.add_argument("--name", help="name of the run directory (default: CRITERION-seedN)")
     _add_corpus_arguments(parser)
     nodes = parser.add_argument_group("several nodes", "that share a file system; the same command on each of them")
     nodes.add_argument("--nodes", type=PROCESSES, default=1, metavar="N", help="how many there are")
-    nodes.add_argument("--node", type=whole(0), default=0, metavar="K", help="number of this one, from 0")
+    nodes.add_argument("--node", type=whole(0), default=0, metavar="K", help="number of this node, from 0")
     nodes.add_argument("--master", default="", metavar="HOST:PORT", help="where node 0 listens for the others")
     _add_training_options(parser)
 
@@ -305,16 +307,22 @@ def _add_config(commands) -> None:
         commands,
         "config",
         _config,
-        "print a configuration for fairseq-hydra-train, whole and in one piece",
+        "print one complete configuration for fairseq-hydra-train",
         "Print configs/NAME.yaml with its parts, fitted to a number of workers: for torchrun, SLURM, or to change by "
         "hand. Save it as DIR/training.yaml and start  fairseq-hydra-train --config-dir DIR --config-name training",
     )
-    parser.add_argument("name", help="such as wmt14_en-de_labo")
+    parser.add_argument("name", help="CORPUS_DIRECTION_METHOD, such as wmt14_en-de_labo")
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="more settings, e.g. criterion.tau=1.15")
-    parser.add_argument("--data", type=Path, required=True, help="folder that 'labo-fairseq prepare' made")
-    parser.add_argument("--save-dir", type=Path, required=True, help="for the checkpoints")
-    parser.add_argument("--workers", type=PROCESSES, default=1, metavar="N", help="of all nodes together")
-    parser.add_argument("--precision", default="fp32", choices=["fp32", "fp16", "bf16"], help="of the training")
+    parser.add_argument(
+        "--data", type=Path, required=True, metavar="DIR", help="directory that 'labo-fairseq prepare' made"
+    )
+    parser.add_argument("--save-dir", type=Path, required=True, metavar="DIR", help="directory for the checkpoints")
+    parser.add_argument(
+        "--workers", type=PROCESSES, default=1, metavar="N", help="number of workers on all nodes together"
+    )
+    parser.add_argument(
+        "--precision", default="fp32", choices=["fp32", "fp16", "bf16"], help="numeric precision of the training"
+    )
 
 
 def _config(args: argparse.Namespace) -> None:
@@ -334,15 +342,15 @@ def _add_evaluate(commands) -> None:
         commands,
         "evaluate",
         _evaluate,
-        "score a finished run again: another checkpoint, an average of several, another search",
+        "score a finished run with another checkpoint, an average of checkpoints, or other decoding options",
     )
-    parser.add_argument("folder", type=Path, help="of the run")
+    parser.add_argument("folder", type=Path, metavar="RUN", help="directory of the run")
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--checkpoint", default="best", choices=["best", "last"], help="which to score")
+    which.add_argument("--checkpoint", default="best", choices=["best", "last"], help="checkpoint to score")
     which.add_argument(
         "--average", type=whole(1), metavar="N", help="score the mean of the N newest checkpoints instead"
     )
-    parser.add_argument("--beam", type=BEAM, default=5, help="width of the search")
+    parser.add_argument("--beam", type=BEAM, default=5, metavar="N", help="beam size")
     parser.add_argument(
         "--lenpen", type=length_penalty, default=1.0, help="length penalty: above 1 favors longer translations"
     )
@@ -380,7 +388,9 @@ def _add_compare(commands) -> None:
         _compare,
         "compare finished runs on the same test set with paired bootstrap resampling",
     )
-    parser.add_argument("folders", type=Path, nargs="+", metavar="RUN", help="folders of runs, the baseline first")
+    parser.add_argument(
+        "folders", type=Path, nargs="+", metavar="RUN", help="directories of the runs, the baseline first"
+    )
     parser.add_argument("--test", help="name of the test set (default: the main one)")
     parser.add_argument(
         "--metrics", nargs="+", default=[], metavar="METRIC", help=f"instead of BLEU and chrF: {_METRIC_HELP}"
@@ -439,7 +449,9 @@ def _add_report(commands) -> None:
         "and all analyses. It is one file that opens without a network, in any browser, light or dark. The "
         "files of the analyses are written beside it.",
     )
-    parser.add_argument("folders", type=Path, nargs="+", metavar="RUN", help="folders of runs, the baseline first")
+    parser.add_argument(
+        "folders", type=Path, nargs="+", metavar="RUN", help="directories of the runs, the baseline first"
+    )
     parser.add_argument("--out", type=Path, metavar="DIR", help=_OUT_HELP)
 
 
@@ -462,8 +474,8 @@ def _add_translate(commands) -> None:
         "Translate standard input, line by line, with a finished run.",
     )
     parser.add_argument("folder", nargs="?", type=Path, default=_RUNS, help=_NEWEST_HELP)
-    parser.add_argument("--source", default="", metavar="LANG", help="to translate from, where a run knows several")
-    parser.add_argument("--beam", type=BEAM, default=5, help="width of the search")
+    parser.add_argument("--source", default="", metavar="LANG", help="source language, if the run has several")
+    parser.add_argument("--beam", type=BEAM, default=5, metavar="N", help="beam size")
     _add_posterior(parser)
 
 

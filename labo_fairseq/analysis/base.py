@@ -55,7 +55,9 @@ class Analysis(ABC):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """The arguments of the subcommand; ``--out`` is added to them."""
-        parser.add_argument("folders", type=Path, nargs="+", metavar="RUN", help="folders of runs, the baseline first")
+        parser.add_argument(
+            "folders", type=Path, nargs="+", metavar="RUN", help="directories of the runs, the baseline first"
+        )
 
     def runs(self, args: Namespace) -> List[Run]:
         """The runs that the arguments name."""

@@ -226,17 +226,15 @@ class LabelsAnalysis(Analysis):
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        newest = "of the run, or the newest run below it"
+        newest = "directory of the run, or one above it: then the newest run there"
         parser.add_argument("folder", nargs="?", type=Path, default=Path("runs"), metavar="RUN", help=newest)
         parser.add_argument("source_text", metavar="SOURCE", help="a sentence, as in the raw text")
         parser.add_argument("target_text", metavar="TARGET", help="its translation")
-        parser.add_argument(
-            "--source", default="", metavar="LANG", help="language of SOURCE, where a run knows several"
-        )
+        parser.add_argument("--source", default="", metavar="LANG", help="language of SOURCE, if the run has several")
         parser.add_argument("--top", type=whole(1), default=5, metavar="N", help="how many tokens of P* to show")
         parser.add_argument("--tau", type=float, help="temperature of P* (default: the run's, 1.25 if it has none)")
         parser.add_argument("--alpha", help="'adaptive' or a number (default: the run's, or adaptive)")
-        parser.add_argument("--rho", type=float, help="of the adaptive α (default: the run's, or 0.5)")
+        parser.add_argument("--rho", type=float, help="ρ of the adaptive α (default: the run's, or 0.5)")
 
     def runs(self, args: Namespace) -> List[Run]:
         return [newest_run(args.folder)]
