@@ -72,7 +72,7 @@ class SentencePieceRecipe:
 
 
 def prepare_sentencepiece(corpora: Dict[Pair, Corpus], recipe: SentencePieceRecipe, folder: Path) -> Prepared:
-    """Prepare one corpus per direction in ``folder``, which is whole when this returns and not there if it does not.
+    """Prepare one corpus per direction in ``folder``, which is complete when this returns and absent if it does not.
 
     Raises:
         UserError: a folder with files of the user's own, an empty split, a text too small for so many units, a sentence

@@ -64,7 +64,7 @@ def decoding_options(data: Prepared, checkpoint: Path, source: str, target: str,
 
 
 def finish(data: Prepared, language: str, lines: List[str]) -> List[str]:
-    """Text of translations without their subwords: Moses' tokens joined, unless it was never tokenised."""
+    """Text of translations without their subwords: Moses' tokens joined, unless it was never tokenized."""
     return lines if data.uses_sentencepiece else detokenize(language, lines)
 
 

@@ -148,7 +148,7 @@ SPLITS = {"train": "a.{language}", "valid": "a.{language}", "test": "a.{language
 #: id → content of a corpus file, what is said about it
 BAD_DECLARATIONS = {
     "nothing": (None, "None is no set of KEY: VALUE"),
-    "an unknown key": ({"pairs": ["de-en"], "splits": SPLITS, "colour": 1}, "unknown key colour: choose from archives"),
+    "an unknown key": ({"pairs": ["de-en"], "splits": SPLITS, "color": 1}, "unknown key color: choose from archives"),
     "no pair": ({"splits": SPLITS}, "neither pairs, such as"),
     "a pair that is none": ({"pairs": ["german"], "splits": SPLITS}, "'german' is no direction"),
     "no splits": ({"pairs": ["de-en"]}, "no splits: where does the text of de-en lie"),

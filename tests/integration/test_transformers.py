@@ -191,7 +191,7 @@ def test_the_loss_of_a_decoder_is_that_of_the_next_word(tmp_path, text, words):
     )
 
 
-def test_the_warm_up_goes_on_after_a_resume(tmp_path, text, words):
+def test_the_warm_up_continues_after_a_resume(tmp_path, text, words):
     options = {"save_strategy": "steps", "save_steps": 3}
     data = pairs(text, words)
     updates = []

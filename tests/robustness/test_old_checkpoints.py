@@ -147,7 +147,7 @@ def test_meters(state, tmp_path, task, zipped):
     )
 
 
-def test_training_goes_on_from_an_old_checkpoint(data, state, tmp_path):
+def test_training_continues_from_an_old_checkpoint(data, state, tmp_path):
     path = save(old(state), tmp_path / "old.pt")
     records = train(data, tmp_path / "save", *LABO, "--restore-file", path, updates=3)
     assert list(records) == [3]

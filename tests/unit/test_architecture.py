@@ -45,3 +45,7 @@ def test_dependencies_point_one_way():
     for package, imports in documented().items():
         assert set(imports) <= set(above)
         above.append(package)
+
+
+def test_tables_do_not_know_the_scheduler():
+    assert "scheduler" not in (PACKAGE / "experiments" / "results.py").read_text(encoding="utf-8")
