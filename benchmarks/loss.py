@@ -179,16 +179,16 @@ def measure_times(case: Case, comparison: str, rounds: int) -> Dict[str, List[Tu
     for number in range(rounds + 1):
         for name, method in methods.items():
             drop_gradients(inputs)
-            synchronise(case)
+            synchronize(case)
             start, start_cpu = time.perf_counter(), time.process_time()
             method(inputs)
-            synchronise(case)
+            synchronize(case)
             if number > 0:  # the first round warms up
                 times[name].append((time.perf_counter() - start, time.process_time() - start_cpu))
     return times
 
 
-def synchronise(case: Case) -> None:
+def synchronize(case: Case) -> None:
     if case.device == "cuda":
         torch.cuda.synchronize()
 

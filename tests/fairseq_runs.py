@@ -33,7 +33,7 @@ CONVOLUTIONAL = (
     *("--arch", "fconv", "--dropout", "0.1", "--encoder-embed-dim", "32", "--decoder-embed-dim", "32"),
     *("--encoder-layers", "[(32, 3)] * 2", "--decoder-layers", "[(32, 3)] * 2", "--decoder-out-embed-dim", "32"),
 )
-OPTIMISATION = (
+OPTIMIZATION = (
     *("--optimizer", "adam", "--lr", "1e-3", "--max-tokens", "400", "--seed", "3", "--num-workers", "0"),
     *("--distributed-world-size", "1", "--log-format", "json", "--log-interval", "1"),
 )
@@ -74,7 +74,7 @@ def read_csv(path):
 def train_command(data, folder, *options, updates=10, model=TRANSFORMER):
     return [
         *(command("fairseq-train"), str(data.binarized), "--user-dir", USER_DIR, "--save-dir", str(folder)),
-        *(*model, *OPTIMISATION, "--max-update", str(updates), "--no-epoch-checkpoints", *options),
+        *(*model, *OPTIMIZATION, "--max-update", str(updates), "--no-epoch-checkpoints", *options),
     ]
 
 

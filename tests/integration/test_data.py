@@ -111,8 +111,8 @@ def test_prepared_files_belong_together(corpus, data):
             subwords = [line.replace("@@ ", "") for line in read_lines(data.subwords(split, language))]
             assert subwords == tokenize(language, raw, escape=False, dash_splits=True)
             assert subwords == list(read_lines(data.tokens(split, language)))
-            detokenised = [MosesDetokenizer(language).detokenize(line.split()) for line in subwords[:20]]
-            assert sum(mine == theirs for mine, theirs in zip(detokenised, raw)) >= 18
+            detokenized = [MosesDetokenizer(language).detokenize(line.split()) for line in subwords[:20]]
+            assert sum(mine == theirs for mine, theirs in zip(detokenized, raw)) >= 18
     dictionaries = [(data.binarized / f"dict.{language}.txt").read_text(encoding="utf-8") for language in ("de", "en")]
     assert dictionaries[0] == dictionaries[1]
     assert data.recipe["bpe_operations"] == 200

@@ -17,7 +17,7 @@ import reference
 import torch
 from fairseq.data import Dictionary, data_utils
 from fairseq.tasks import TASK_REGISTRY
-from fairseq_runs import OPTIMISATION, TRANSFORMER, inner
+from fairseq_runs import OPTIMIZATION, TRANSFORMER, inner
 from fork_fairseq import fork, job
 
 PAD = 1
@@ -239,7 +239,7 @@ def trainings(folders):
             if column == "kd":
                 rest = (*rest, "--teacher-path", saved / "checkpoint_last.pt")
             arguments = (
-                *(folders / folder, "--user-dir", Path(__file__).parents[1] / "task_recorder", *OPTIMISATION, *options),
+                *(folders / folder, "--user-dir", Path(__file__).parents[1] / "task_recorder", *OPTIMIZATION, *options),
                 *("--max-update", "2", "--no-epoch-checkpoints", *criterion, *WARMUP, *rest),
             )
             jobs[row, column] = job(folders, f"{number}-{column}", "train", arguments)

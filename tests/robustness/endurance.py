@@ -138,7 +138,7 @@ def curves_differ(one: Path, other: Path) -> List[str]:
     return found
 
 
-def summarise(undisturbed: List[Sample], parts: List[List[Sample]], updates: int) -> Dict[str, float]:
+def summarize(undisturbed: List[Sample], parts: List[List[Sample]], updates: int) -> Dict[str, float]:
     """What the samples say about memory and open files; nothing where a training was too short to take any."""
     fifths = [[each for each in undisturbed if updates * n < 5 * each.update <= updates * (n + 1)] for n in (1, 4)]
     if not all((*fifths, *parts)):
@@ -182,7 +182,7 @@ def main() -> None:
         logs = [Path(work) / name / _RUN / "train.log" for name in parts]
         differences = [*curves_differ(*logs), *compared(traces["killed"], traces["undisturbed"])]
         curves = read_curves(logs[0])
-    measured = summarise(parts["undisturbed"][0], parts["killed"], args.updates)
+    measured = summarize(parts["undisturbed"][0], parts["killed"], args.updates)
     points = sum(len(values) for kind in curves.values() for name, values in kind.items() if name not in _TIMES)
     print(f"{args.updates:,} updates, killed {len(parts['killed']) - 1} times")
     print(f"{points:,} logged values and {len(traces['killed'])} files compared: {len(differences)} differences")

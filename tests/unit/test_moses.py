@@ -62,7 +62,7 @@ PUNCTUATION = [
     ("fr", 'a ( b ) , "c,"', 'a (b), "c",'),
 ]
 
-DETOKENISED = [
+DETOKENIZED = [
     ("en", "the Jones 's house and the boys ' dog", "the Jones's house and the boys' dog"),
     ("en", "He said &quot; no &quot; ( twice ) .", 'He said "no" (twice).'),
     ("en", "$ 5 @-@ a @-@ day , &amp;c ; it 's 5 % !", "$5-a-day, &c; it's 5%!"),
@@ -84,7 +84,7 @@ def test_punctuation(language, line, expected):
     assert normalize_punctuation(language, [line]) == [expected]
 
 
-@pytest.mark.parametrize(("language", "line", "expected"), DETOKENISED)
+@pytest.mark.parametrize(("language", "line", "expected"), DETOKENIZED)
 def test_detokenised(language, line, expected):
     assert detokenize(language, [line]) == [expected]
 
