@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Dict, List, Optional
 from . import __version__
 from .cli_types import BEAM, PROCESSES, SEED, Help, Parser, finite, length_penalty, whole
 from .errors import UserError, advice
-from .files import methods, shipped_corpora
+from .files import image_methods, methods, shipped_corpora
+from .images import is_dataset
 
 if TYPE_CHECKING:
     from .analysis.base import Analysis
@@ -68,7 +69,9 @@ def _command(commands, name: str, run, summary: str, description: str = "") -> a
 
 
 def _add_training_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--criterion", default="labo", choices=methods(), help="training method")
+    parser.add_argument(
+        "--criterion", default="labo", choices=sorted({*methods(), *image_methods()}), help="training method"
+    )
     parser.add_argument("--seed", type=SEED, default=1, help="random seed (initialization, dropout, batch order)")
     parser.add_argument(
         "--smoke", action="store_true", help="smoke test in minutes on a CPU: tiny model, meaningless scores"
@@ -93,7 +96,9 @@ def _user_dir(args: argparse.Namespace) -> None:
 def _add_corpus_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("corpus", help=_CORPUS_HELP)
     parser.add_argument(
-        "direction", help="such as de-en or pt_br-en; 'multilingual' for one model of several directions"
+        "direction",
+        help="such as de-en or pt_br-en; 'multilingual' for one model of several directions; of images the network, "
+        "such as resnet18, or MODULE:FUNCTION",
     )
     parser.add_argument("--archive-dir", type=Path, metavar="DIR", help=_DATA_HELP)
     parser.add_argument(
@@ -204,6 +209,9 @@ def _run(args: argparse.Namespace) -> None:
     from .experiments.run import complete, join
     from .experiments.summary import summarize
 
+    if is_dataset(args.corpus):
+        _run_images(args)
+        return
     machines = machines_here(nodes=args.nodes, node=args.node, master=args.master)
     custom = _declare_custom(args)
     setup = _find_setup(args, custom)
@@ -226,6 +234,26 @@ def _run(args: argparse.Namespace) -> None:
         print(f"node {machines.node} has trained: node 0 translates and scores")
     else:
         summarize(run, complete(run, machines, args.fresh))
+
+
+def _run_images(args: argparse.Namespace) -> None:
+    from .experiments.image_run import run_images, summarize_images
+    from .experiments.run_directory import run_folder
+
+    name = args.name or f"{args.criterion}-seed{args.seed}{'-smoke' if args.smoke else ''}"
+    folder = run_folder(args.folder, Path(args.corpus).stem, args.direction.replace(":", "."), name)
+    run, result = run_images(
+        folder,
+        args.corpus,
+        args.direction,
+        args.criterion,
+        args.seed,
+        args.settings,
+        args.smoke,
+        args.fresh,
+        args.archive_dir,
+    )
+    summarize_images(run, result)
 
 
 def _add_experiment(commands) -> None:

@@ -36,6 +36,17 @@ def shipped_corpora() -> List[str]:
     return sorted(path.stem for path in (configs() / "corpora").glob("*.yaml"))
 
 
+def datasets() -> List[str]:
+    """Names of the data sets of images: the files in ``configs/datasets``."""
+    return sorted(path.stem for path in (configs() / "datasets").glob("*.yaml"))
+
+
+def image_methods() -> List[str]:
+    """Names of the training methods for images: the modules of ``images/methods``."""
+    names = (path.stem for path in (_PACKAGE / "images" / "methods").glob("*.py"))
+    return sorted(name for name in names if name not in ("__init__", "base"))
+
+
 def check_folder(folder: Path, special: Sequence[str]) -> Path:
     """``folder``.
 

@@ -34,7 +34,7 @@ from ..files import configs, methods
 from ..yaml_files import check_keys, check_list, load_yaml
 from .config import Config
 from .recipes import Setup, configuration, find, run_config
-from .run import differences
+from .run_directory import differences
 
 _KEYS = ("corpus", "directions", "methods", "seeds", "settings", "teachers", "hours")
 _TOP = ("title", "baseline", "grid")

@@ -19,8 +19,9 @@ from ..data.preprocess_sentencepiece import SentencePieceRecipe, prepare_sentenc
 from ..data.types import Corpus, Pair
 from ..errors import UserError
 from ..evaluation.runs import BEST, Run
-from ..files import SPECIAL_IN_DATA, SPECIAL_IN_RUN, check_folder, locked, methods, shipped_corpora
+from ..files import SPECIAL_IN_DATA, check_folder, locked, methods, shipped_corpora
 from .config import Config, has_warmup, merge_files
+from .run_directory import run_folder
 from .sizing import choose, is_open, measure, tokenizer_for, without_moses
 
 AnyRecipe = Union[Recipe, SentencePieceRecipe]
@@ -58,10 +59,7 @@ class Setup:
         Raises:
             UserError: ``name`` leads elsewhere, or see :func:`check_folder`.
         """
-        parts = Path(name).parts
-        if not parts or ".." in parts or Path(name).is_absolute():
-            raise UserError(f"{name!r} is no name of a folder")
-        return check_folder(root / self.corpus.name / self.direction / name, SPECIAL_IN_RUN)
+        return run_folder(root, self.corpus.name, self.direction, name)
 
 
 def find(corpus: str, direction: str, archive_dir: Optional[Path] = None, smoke: bool = False) -> Setup:

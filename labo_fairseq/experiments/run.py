@@ -2,16 +2,13 @@
 
 import json
 import os
-import platform
 import resource
-import shutil
 import statistics
-import subprocess
 import sys
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Optional
+from typing import Any, Callable, Dict, Iterator, Optional
 
 from tqdm import tqdm
 
@@ -19,13 +16,14 @@ from ..checkpoints import load_checkpoint
 from ..errors import UserError
 from ..evaluation.evaluate import evaluate
 from ..evaluation.generate import Decoding
-from ..evaluation.runs import Run, RunResult, TrainingCost, read_json
+from ..evaluation.runs import Run, RunResult, TrainingCost
 from ..evaluation.training_log import parse_record, read_curves
 from ..files import locked, write_json
 from ..subprocesses import run_module
 from .checkpoint_recovery import recover_checkpoints
 from .config import for_machines, to_yaml, with_paths
 from .machines import Machines
+from .run_directory import claim, empty, refuse_foreign, versions
 
 #: what may lie in the folder of a run
 _MADE = (
@@ -48,10 +46,10 @@ def complete(run: Run, machines: Optional[Machines] = None, fresh: bool = False)
         UserError: the folder holds a run with other settings or the user's own files, or is in use; fairseq fails.
     """
     with locked(run.folder):
-        _refuse_foreign(run)
+        refuse_foreign(run.folder)
         if fresh:
-            _empty(run.folder)
-        _claim(run)
+            empty(run.folder, _MADE)
+        claim(run.folder, run.settings())
         if not run.result.exists():
             made = recover_checkpoints(run.checkpoints)
             training = _train(run, machines or Machines(), made)
@@ -61,30 +59,6 @@ def complete(run: Run, machines: Optional[Machines] = None, fresh: bool = False)
             data = os.path.relpath(run.data.folder, run.folder)
             RunResult(run.settings(), data, versions(), training, evaluation).write(run.result)
         return RunResult.read(run.result)
-
-
-def _refuse_foreign(run: Run) -> None:
-    """UserError where files lie here that belong to no run."""
-    if not (run.folder / "settings.json").exists():
-        foreign = sorted(path.name for path in run.folder.iterdir() if not path.name.startswith("."))
-        if foreign:
-            raise UserError(f"{run.folder} holds {foreign[0]} and no run: choose another folder or name")
-
-
-def _claim(run: Run) -> None:
-    """Write the settings down, or compare them with those of the run that was begun here."""
-    path, mine = run.folder / "settings.json", run.settings()
-    if not path.exists():
-        write_json(path, mine)
-        return
-    theirs = read_json(path)
-    theirs.setdefault("files", mine["files"])  # a run of a version that did not write them down
-    differing = sorted(differences(mine, theirs))
-    if differing:
-        raise UserError(
-            f"{run.folder} holds a run with another {', '.join(differing)}: choose another folder or name, "
-            "or start over with --fresh"
-        )
 
 
 def join(run: Run, machines: Machines) -> None:
@@ -151,34 +125,6 @@ def _progress(run: Run) -> Iterator[Callable[[str], None]]:
         yield lambda line: _show_progress(bar, line, measure)
 
 
-def versions() -> Dict[str, str]:
-    """Versions that a result depends on."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    used = {"python": platform.python_version()}
-    revision = _revision()
-    if revision:
-        used["revision"] = revision
-    for package in ("labo-fairseq", "fairseq", "fairseq-fixed", "torch", "sacrebleu", "subword-nmt", "sacremoses"):
-        try:
-            used[package] = version(package)
-        except PackageNotFoundError:  # one of the two fairseqs
-            continue
-    return used
-
-
-def _revision() -> str:
-    """The git commit of the checkout that runs, with a ``+`` where files of it were changed; empty elsewhere."""
-    checkout = Path(__file__).resolve().parents[2]
-    if not (checkout / ".git").exists():
-        return ""
-    git = ["git", "-C", str(checkout), "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]
-    try:
-        return subprocess.run(git, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, encoding="utf-8").stdout.strip()
-    except OSError:  # no git here
-        return ""
-
-
 def _show_progress(bar: tqdm, line: str, measure: str) -> None:
     record = parse_record(line)
     if record is None:
@@ -193,21 +139,3 @@ def _show_progress(bar: tqdm, line: str, measure: str) -> None:
         bar.write(f"  update {values['valid_num_updates']:.0f}: validation perplexity {values['valid_ppl']:.2f}{bleu}")
     elif kind == "train" and measure == "update":
         bar.update(max(0, values["epoch"] - bar.n))
-
-
-def differences(mine: Any, theirs: Any, name: str = "") -> List[str]:
-    """Dotted names of the settings in which two JSON values differ."""
-    if not (isinstance(mine, dict) and isinstance(theirs, dict)):
-        return [] if mine == theirs else [name]
-    prefix = f"{name}." if name else ""
-    return [name for key in {*mine, *theirs} for name in differences(mine.get(key), theirs.get(key), f"{prefix}{key}")]
-
-
-def _empty(folder: Path) -> None:
-    """Delete what a run makes, and nothing else; that it is a run is forgotten last."""
-    for name in _MADE:
-        path = folder / name
-        if path.is_dir():
-            shutil.rmtree(path)
-        elif path.exists():
-            path.unlink()

@@ -20,7 +20,7 @@ from torch.utils.data import Dataset
 
 from ..data.archives import Archive, archive_folder, cache_folder, fetch, fetch_wheel
 from ..errors import UserError
-from ..files import configs, digest_of
+from ..files import configs, datasets, digest_of
 from .files import ImageFiles, list_classes, list_images
 
 #: of the images that are drawn for validation: all runs and methods have the same
@@ -121,7 +121,7 @@ class ImageData(NamedTuple):
 
 def declared() -> List[str]:
     """Names of the data sets of ``configs/datasets``."""
-    return sorted(path.stem for path in (configs() / "datasets").glob("*.yaml"))
+    return datasets()
 
 
 def load_declaration(name: str) -> Declaration:

@@ -163,7 +163,7 @@ def test_distillation(logits, target):
         torch.testing.assert_close(mine, expected, rtol=1e-5, atol=1e-5)
     assert not list(method.parameters())
     assert not method.state_dict()
-    with pytest.raises(UserError, match=r"criterion\.teacher must name"):
+    with pytest.raises(UserError, match=r"criterion\.teacher_path must name"):
         build_method("kd", context(classes), {})
 
 

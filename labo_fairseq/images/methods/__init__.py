@@ -1,11 +1,11 @@
 """The training methods for images: a module each, whose name is the method's, found by itself."""
 
 import inspect
-import pkgutil
 from importlib import import_module
 from typing import Any, Dict, List, Type
 
 from ...errors import UserError
+from ...files import image_methods
 from .base import Batch, Context, Method
 
 __all__ = ["Batch", "Context", "Method", "build_method", "find_method", "method_defaults", "method_names"]
@@ -13,7 +13,7 @@ __all__ = ["Batch", "Context", "Method", "build_method", "find_method", "method_
 
 def method_names() -> List[str]:
     """All methods, without importing any of them."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != "base")
+    return image_methods()
 
 
 def find_method(name: str) -> Type[Method]:

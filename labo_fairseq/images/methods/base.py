@@ -72,6 +72,15 @@ class Method(nn.Module):
         """The loss (N,) of logits (N, K) for the labels ``target`` (N,)."""
         raise NotImplementedError
 
+    @property
+    def name(self) -> str:
+        """What ``--criterion`` calls it."""
+        return type(self).__module__.rpartition(".")[2]
+
+    def log_posterior(self, logits: Tensor) -> Optional[Tensor]:
+        """Logarithms of calibrated probabilities (N, K), where the objective can be inverted; None elsewhere."""
+        return None
+
     def after_update(self, model: nn.Module, update: int) -> None:
         """Called when ``update`` updates have been made."""
 

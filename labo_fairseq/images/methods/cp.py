@@ -1,8 +1,10 @@
 """The confidence penalty (Pereyra et al., 2017), as for translation."""
 
+from typing import Optional
+
 from torch import Tensor
 
-from ...losses import confidence_penalty_terms
+from ...losses import confidence_penalty_log_posterior, confidence_penalty_terms
 from .base import Batch, Context, Method, check
 
 
@@ -22,3 +24,6 @@ class ConfidencePenalty(Method):
 
     def loss(self, logits: Tensor, target: Tensor, batch: Batch) -> Tensor:
         return confidence_penalty_terms(logits, target, self.beta).loss
+
+    def log_posterior(self, logits: Tensor) -> Optional[Tensor]:
+        return confidence_penalty_log_posterior(logits, self.beta)

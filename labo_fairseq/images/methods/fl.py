@@ -1,8 +1,10 @@
 """The focal loss (Lin et al., 2017), as for translation."""
 
+from typing import Optional
+
 from torch import Tensor
 
-from ...losses import focal_terms
+from ...losses import focal_log_posterior, focal_terms
 from .base import Batch, Context, Method, check
 
 
@@ -20,3 +22,6 @@ class Focal(Method):
 
     def loss(self, logits: Tensor, target: Tensor, batch: Batch) -> Tensor:
         return focal_terms(logits, target, self.gamma).loss
+
+    def log_posterior(self, logits: Tensor) -> Optional[Tensor]:
+        return focal_log_posterior(logits, self.gamma)

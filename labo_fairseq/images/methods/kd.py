@@ -11,7 +11,7 @@ class Distillation(Method):
     """R = (1−α)·CE + α·T²·KL(teacher_T ‖ p_T); the teacher sees the same augmented image, in eval mode.
 
     Args:
-        teacher: directory of the teacher's run; the context holds its network.
+        teacher_path: checkpoint of a finished run; the context holds its network.
         alpha: weight α in [0, 1] of the teacher.
         temperature: T > 0.
     """
@@ -19,12 +19,14 @@ class Distillation(Method):
     needs_teacher = True
     mixable = True
 
-    def __init__(self, context: Context, *, teacher: str = "", alpha: float = 0.5, temperature: float = 5.0) -> None:
+    def __init__(
+        self, context: Context, *, teacher_path: str = "", alpha: float = 0.5, temperature: float = 5.0
+    ) -> None:
         super().__init__(context)
         check("alpha", alpha, 0, 1)
         check("temperature", temperature, 0, above=True)
         if context.teacher is None:
-            raise ValueError("teacher must name the directory of a finished run")
+            raise ValueError("teacher_path must name the checkpoint of a finished run")
         self.alpha, self.temperature = alpha, temperature
         # in a list: it is no part of what is trained and saved
         self._teacher = [context.teacher.eval()]

@@ -9,12 +9,12 @@ sum to 1, R(q) = Σ_k q_k·R(onehot(k)): the loss of an image mixed of two (mixu
 losses for its two labels, and P* is the same optimum for both.
 """
 
-from typing import Union
+from typing import Optional, Union
 
 from torch import Tensor
 from torch.nn import functional as F
 
-from ...losses import labo_terms
+from ...losses import labo_log_posterior, labo_terms
 from ...losses.labo import ADAPTIVE, LaboOptions
 from .base import Batch, Context, Method, check
 
@@ -55,3 +55,6 @@ class Labo(Method):
         if batch.update < self.warmup_updates:
             return F.cross_entropy(logits, target, reduction="none", label_smoothing=self.epsilon)
         return labo_terms(logits, target, self.tau, self.alpha, self.rho).loss
+
+    def log_posterior(self, logits: Tensor) -> Optional[Tensor]:
+        return labo_log_posterior(logits, self.tau, self.alpha, self.rho)

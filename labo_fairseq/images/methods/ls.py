@@ -1,8 +1,11 @@
 """Label smoothing (Szegedy et al., 2016)."""
 
+from typing import Optional
+
 from torch import Tensor
 from torch.nn import functional as F
 
+from ...losses import label_smoothing_log_posterior
 from .base import Batch, Context, Method, check
 
 
@@ -22,3 +25,7 @@ class LabelSmoothing(Method):
 
     def loss(self, logits: Tensor, target: Tensor, batch: Batch) -> Tensor:
         return F.cross_entropy(logits, target, reduction="none", label_smoothing=self.epsilon)
+
+    def log_posterior(self, logits: Tensor) -> Optional[Tensor]:
+        # with all the mass on the uniform label, nothing is learned that could be recovered
+        return label_smoothing_log_posterior(logits, self.epsilon) if self.epsilon < 1 else None

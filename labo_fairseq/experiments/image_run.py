@@ -1,0 +1,321 @@
+"""One run on images: train, choose the epoch on validation images, look at the test images once."""
+
+import json
+import os
+import statistics
+import sys
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Tuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from .. import __version__
+from ..analysis.calibration import expected_calibration_error, fit_temperature, predictions, reliability
+from ..checkpoints import read_file
+from ..errors import UserError
+from ..evaluation.metrics import Score
+from ..evaluation.runs import read_json
+from ..files import atomic_write, locked, write_json
+from ..images.datasets import ImageData, ImageSet, load_data, load_declaration
+from ..images.methods import Method, build_method, find_method
+from ..images.networks import build_network
+from ..images.settings import SMOKE_IMAGES, Settings, compose, options_of, pixels_of, recipe_of
+from ..images.training import Outcome, Trainer, accuracy_and_nll, predict
+from .run_directory import claim, empty, refuse_foreign, versions
+
+#: what may lie in the directory of a run
+_MADE = (
+    *("checkpoints", "train.log", "predictions.npz", "hard_images.npz", "training.png", "report"),
+    *("result.json", "settings.json"),
+)
+
+_BINS = 15  # of the calibration error (Guo et al., 2017)
+_HARD = 12  # training images with the largest loss that are kept
+
+
+@dataclass(frozen=True)
+class ImageRun:
+    """What is trained on which images, and where everything of it lies."""
+
+    folder: Path
+    config: Settings  # see images.settings.compose
+    files: Dict[str, str]  # of the data set, with their SHA-256
+
+    @property
+    def checkpoint(self) -> Path:
+        """The weights of the chosen epoch."""
+        return self.folder / "checkpoints" / "checkpoint_best.pt"
+
+    @property
+    def result(self) -> Path:
+        """Settings, versions, cost and scores; there when the run is complete."""
+        return self.folder / "result.json"
+
+    @property
+    def log(self) -> Path:
+        """One JSON record per epoch."""
+        return self.folder / "train.log"
+
+    def settings(self) -> Dict[str, Any]:
+        """What tells this run from another."""
+        return {"config": self.config, "files": self.files}
+
+    def logits(self, split: str) -> Tuple[Tensor, Tensor]:
+        """Logits (N, K), float32, and labels (N,) of ``"valid"`` or ``"test"``."""
+        with np.load(self.folder / "predictions.npz") as saved:
+            return torch.from_numpy(saved[f"{split}_logits"]), torch.from_numpy(saved[f"{split}_labels"])
+
+
+def is_image_run(folder: Path) -> bool:
+    """Whether ``folder`` holds a finished run on images."""
+    path = folder / "result.json"
+    return path.is_file() and "dataset" in read_json(path).get("settings", {}).get("config", {})
+
+
+def load_image_run(folder: Path) -> ImageRun:
+    """The finished run on images in ``folder``.
+
+    Raises:
+        UserError: there is none.
+    """
+    if not is_image_run(folder):
+        raise UserError(f"no finished run on images in {folder}")
+    settings = read_json(folder / "result.json")["settings"]
+    return ImageRun(folder, settings["config"], settings["files"])
+
+
+def run_images(
+    folder: Path,
+    dataset: str,
+    network: str,
+    method: str,
+    seed: int,
+    overrides: List[str],
+    smoke: bool = False,
+    fresh: bool = False,
+    archive_dir: Optional[Path] = None,
+) -> Tuple[ImageRun, Dict[str, Any]]:
+    """Make or finish one run; what was done before is not done again.
+
+    Args:
+        folder: of the run.
+        dataset: name of a declaration, or a YAML file.
+        fresh: start over.
+
+    Returns:
+        The run and the content of its ``result.json``.
+
+    Raises:
+        UserError: unknown names, settings out of range, data that cannot be had, a directory that holds another run.
+    """
+    declaration = load_declaration(dataset)
+    config = with_teacher(compose(declaration, network, method, seed, overrides, smoke), folder)
+    teacher = load_teacher(config, folder)
+    data = load_data(declaration, config["data"], archive_dir)
+    if smoke:
+        data = data.first(*SMOKE_IMAGES)
+    run = ImageRun(folder, config, data.files)
+    _build(run, data)  # says what is wrong with its settings before anything is written
+    with locked(folder):
+        refuse_foreign(folder)
+        if fresh:
+            empty(folder, _MADE)
+        claim(folder, run.settings())
+        if not run.result.exists():
+            outcome, trainer = _train(run, data, teacher)
+            write_json(run.result, _result(run, data, outcome, trainer))
+        return run, json.loads(run.result.read_text(encoding="utf-8"))
+
+
+def with_teacher(config: Settings, folder: Path) -> Settings:
+    """``config`` with the path of its teacher, if it has any, told from ``folder``.
+
+    Raises:
+        UserError: no teacher is named, or it is not there.
+    """
+    if not find_method(config["criterion"]["name"]).needs_teacher:
+        return config
+    path = config["criterion"]["teacher_path"]
+    if not path:
+        raise UserError("distillation needs a teacher: criterion.teacher_path=RUN/checkpoints/checkpoint_best.pt")
+    if not Path(path).is_file():
+        raise UserError(f"no teacher {path}: train it first")
+    told = deepcopy(config)
+    told["criterion"]["teacher_path"] = os.path.relpath(path, folder)
+    return told
+
+
+def load_teacher(config: Settings, folder: Path) -> Optional[nn.Module]:
+    """The trained network that ``config`` names, in eval mode; None where it names none.
+
+    Raises:
+        UserError: the file is no checkpoint of a run on the same data set.
+    """
+    if not find_method(config["criterion"]["name"]).needs_teacher:
+        return None
+    # the run's own directory may not be there yet
+    path = Path(os.path.normpath(folder / config["criterion"]["teacher_path"]))
+    network, dataset = load_network(path)
+    if dataset != config["dataset"]:
+        raise UserError(f"the teacher {path} was trained on {dataset}, not on {config['dataset']}")
+    return network
+
+
+def load_network(path: Path) -> Tuple[nn.Module, str]:
+    """The network in a ``checkpoint_best.pt``, in eval mode, and the name of its data set.
+
+    Raises:
+        UserError: it is damaged, or no such file.
+    """
+    state = read_file(path)
+    try:
+        network = build_network(state["network"]["name"], state["classes"], state["channels"], state["options"])
+        network.load_state_dict(state["weights"])
+        return network.eval(), state["dataset"]
+    except (KeyError, TypeError, RuntimeError, AttributeError):
+        raise UserError(f"{path} is no checkpoint of a finished run on images") from None
+
+
+def _build(run: ImageRun, data: ImageData) -> nn.Module:
+    """The network of ``run``, with fresh weights."""
+    network = run.config["network"]
+    return build_network(network["name"], len(data.classes), data.train.shape[0], options_of(network))
+
+
+def _train(run: ImageRun, data: ImageData, teacher: Optional[nn.Module]) -> Tuple[Outcome, Trainer]:
+    config = run.config
+    trainer = Trainer(
+        data,
+        lambda: _build(run, data),
+        lambda context: build_method(config["criterion"]["name"], context, options_of(config["criterion"])),
+        recipe_of(config),
+        pixels_of(config),
+        config["seed"],
+        run.folder / "checkpoints" / "checkpoint_last.pt",
+        teacher,
+    )
+    with tqdm(total=config["training"]["epochs"], initial=len(trainer.history), desc="train", unit="epoch") as bar:
+
+        def report(record: Dict[str, Any]) -> None:
+            _write_log(run.log, trainer.history)
+            bar.update()
+            valid = ""
+            if "valid_accuracy" in record:
+                valid = f", validation accuracy {record['valid_accuracy']:.2f} %, NLL {record['valid_nll']:.3f}"
+            bar.write(f"  epoch {record['epoch']}: training loss {record['train_loss']:.3f}{valid}", file=sys.stderr)
+
+        outcome = trainer.train(report)
+    _write_log(run.log, trainer.history)
+    # says by itself what it is, for those who take it for a teacher
+    best = {
+        "weights": outcome.weights,
+        "network": {"name": config["network"]["name"]},
+        "options": options_of(config["network"]),
+        "classes": len(data.classes),
+        "channels": data.train.shape[0],
+        "dataset": config["dataset"],
+    }
+    with atomic_write(run.checkpoint) as part:
+        torch.save(best, part)
+    trainer.network.load_state_dict(outcome.weights)
+    return outcome, trainer
+
+
+def _write_log(path: Path, history: List[Dict[str, Any]]) -> None:
+    with atomic_write(path) as part:
+        part.write_text("".join(json.dumps(record) + "\n" for record in history), encoding="utf-8")
+
+
+def _result(run: ImageRun, data: ImageData, outcome: Outcome, trainer: Trainer) -> Dict[str, Any]:
+    """What ``result.json`` holds; the logits that it follows from are kept beside it."""
+    sets = {name: images for name, images in (("valid", data.valid), ("test", data.test)) if images is not None}
+    logits = {name: predict(trainer.network, images, trainer.pixels, trainer.device) for name, images in sets.items()}
+    labels = {name: images.labels for name, images in sets.items()}
+    arrays = {f"{name}_logits": values.numpy() for name, values in logits.items()}
+    arrays.update({f"{name}_labels": values.numpy() for name, values in labels.items()})
+    _save_arrays(run.folder / "predictions.npz", arrays)
+    _save_arrays(run.folder / "hard_images.npz", _hard_images(data.train, trainer))
+    temperature = None
+    if "valid" in logits:
+        temperature = fit_temperature(lambda: [(logits["valid"], labels["valid"])])
+    scores = {name: measure(logits[name], labels[name], temperature, trainer.method) for name in logits}
+    seconds = [record["seconds"] for record in outcome.history]
+    weights = sum(weight.numel() for weight in trainer.network.parameters())
+    return {
+        "settings": run.settings(),
+        "versions": versions(),
+        "classes": list(data.classes),
+        "training": {
+            "seconds": outcome.seconds,
+            "seconds_per_epoch": statistics.median(seconds),
+            "peak_memory_mib": outcome.peak_memory_mib,
+            "parameters": weights,
+            "device": _device_name(trainer.device),
+            "images": {name: len(images) for name, images in {"train": data.train, **sets}.items()},
+        },
+        "evaluation": {
+            "checkpoint": run.checkpoint.name,
+            "epoch": outcome.epoch,
+            "temperature": temperature,
+            "validation": [score.to_json() for score in scores.get("valid", [])],
+            "tests": {"test": [score.to_json() for score in scores["test"]]},
+        },
+    }
+
+
+def measure(logits: Tensor, labels: Tensor, temperature: Optional[float], method: Method) -> List[Score]:
+    """Accuracy, negative log-likelihood and calibration error: of p, of the posterior, at a temperature."""
+    images = f"n:{len(labels)}|v:{__version__}"
+    accuracy, _ = accuracy_and_nll(logits, labels)
+    scores = [Score("accuracy", accuracy, f"unit:%|{images}")]
+    kinds = {"": logits.double().log_softmax(dim=-1)}
+    posterior = method.log_posterior(logits.double())
+    if posterior is not None:
+        kinds[" (posterior)"] = posterior
+    if temperature is not None:
+        kinds[" (temperature)"] = (logits.double() / temperature).log_softmax(dim=-1)
+    for kind, log_p in kinds.items():
+        _, nll = accuracy_and_nll(log_p, labels)
+        predicted = predictions(log_p, labels)
+        ece = expected_calibration_error(reliability(predicted.confidence, predicted.correct, _BINS))
+        fitted = f"T:{temperature:.3f}|" if kind == " (temperature)" else ""
+        scores.append(Score(f"NLL{kind}", nll, f"unit:nats|{fitted}{images}"))
+        scores.append(Score(f"ECE{kind}", 100 * ece, f"unit:%|bins:{_BINS}|{fitted}{images}"))
+    return scores
+
+
+def _hard_images(train: ImageSet, trainer: Trainer) -> Dict[str, np.ndarray]:
+    """The training images, not augmented, of which the network is most wrong."""
+    logits = predict(trainer.network, train, trainer.pixels, trainer.device)
+    nll = -logits.log_softmax(dim=-1).gather(-1, train.labels[:, None]).squeeze(-1)
+    hard = nll.argsort(descending=True)[:_HARD]
+    pixels = train.load(hard)
+    return {"pixels": pixels.numpy(), "logits": logits[hard].numpy(), "labels": train.labels[hard].numpy()}
+
+
+def _save_arrays(path: Path, arrays: Dict[str, np.ndarray]) -> None:
+    with atomic_write(path) as part:
+        np.savez(part, **arrays)
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {torch.get_num_threads()} threads"
+
+
+def summarize_images(run: ImageRun, result: Dict[str, Any]) -> None:
+    """Print what a finished run has to say."""
+    evaluation, training = result["evaluation"], result["training"]
+    print(f"\ntest  ({evaluation['checkpoint']} of epoch {evaluation['epoch']})")
+    for score in evaluation["tests"]["test"]:
+        print(f"  {Score(**score).name:<38}{score['value']:.3f}  ({score['signature']})")
+    print(f"{'training':<18}{training['seconds_per_epoch']:.1f} s per epoch on {training['device']}")
+    print(f"{'memory':<18}{training['peak_memory_mib']:,} MiB at most")
+    print(f"{'network':<18}{training['parameters']:,} weights")
+    print(f"{'run':<18}{run.folder}")
