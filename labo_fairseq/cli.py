@@ -486,8 +486,15 @@ def _add_report(commands) -> None:
 def _report(args: argparse.Namespace) -> None:
     from .analysis.base import workplace
     from .evaluation.runs import load_run
+    from .experiments.image_report import summary, write_image_report
+    from .experiments.image_run import is_image_run, load_image_run
     from .experiments.report import write_report
 
+    if is_image_run(args.folders[0]):
+        images = [load_image_run(folder) for folder in args.folders]
+        path = write_image_report(images, args.out or images[-1].folder / "report")
+        print(f"{'report':<10}{path}\n{summary(path)}")
+        return
     runs = [load_run(folder) for folder in args.folders]
     with workplace(runs, args.out) as folder:
         print(f"{'report':<10}{write_report(runs, folder)}")

@@ -14,6 +14,7 @@ from fairseq_runs import command, run
 from torch import nn
 
 from labo_fairseq.errors import UserError
+from labo_fairseq.experiments.image_report import hard_images, significance
 from labo_fairseq.experiments.image_run import ImageRun, is_image_run, load_image_run, load_network, measure
 from labo_fairseq.images import is_dataset
 from labo_fairseq.images.datasets import ImageArray, ImageData, load_declaration
@@ -484,3 +485,66 @@ def test_a_data_set_is_told_from_a_corpus_by_its_declaration(tmp_path):
     named = {"digits": True, "imagenet": True, "iwslt14": False, "absent.yaml": False}
     named.update({str(tmp_path / "mine.yaml"): True, str(tmp_path / "corpus.yaml"): False})
     assert {name: is_dataset(name) for name in named} == named
+
+
+def test_a_report_compares_runs_on_the_same_images(smoke):
+    folder, _ = smoke
+    arguments = ("run", "digits", "resnet18", "--criterion", "ls", "--smoke")
+    assert labo(*arguments, cwd=folder).returncode == 0
+    place = folder / "runs" / "digits" / "resnet18"
+    names = ["ls-seed1-smoke", "labo-seed1-smoke"]
+    done = labo("report", *(place / name for name in names), cwd=folder)
+    assert done.returncode == 0, done.stdout[-2000:]
+    written = place / names[1] / "report"
+    report = json.loads((written / "report.json").read_text("utf-8"))
+    assert list(report) == names
+    assert report[names[0]]["p"] is None
+    assert 0 < report[names[1]]["p"] <= 1
+    page = (written / "report.html").read_text("utf-8")
+    for word in ("Calibration", "Hard images", "ECE (temperature)", "relative", *names):
+        assert word in page
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    figures = {path.stem for path in written.glob("*.png")}
+    assert figures == {"reliability", "curves", *(f"hard-images-{name}" for name in names)}
+    for path in written.glob("*.png"):
+        assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    for score in report[names[1]]["evaluation"]["tests"]["test"]:
+        assert f"{score['value']:.3f}" in done.stdout
+    twice = labo("report", place / names[0], place / names[0], cwd=folder)
+    assert (twice.returncode, twice.stdout.strip()) == (1, "labo-fairseq report: a run is named twice")
+
+
+def test_the_p_of_a_report_is_two_sided_and_small_only_for_real_differences(tmp_path):
+    labels = torch.arange(400) % 4
+    runs = []
+    for name, wrong in (("base", 100), ("alike", 100), ("slightly", 95), ("better", 20), ("worse", 180)):
+        logits = nn.functional.one_hot(labels, 4).float()
+        rows = torch.randperm(400, generator=generator_at(name))[:wrong]
+        logits[rows] = logits[rows].roll(1, dims=1)
+        (tmp_path / name).mkdir()
+        np.savez(tmp_path / name / "predictions.npz", test_logits=logits.numpy(), test_labels=labels.numpy())
+        runs.append(ImageRun(tmp_path / name, {}, {}))
+    p = significance(runs)
+    assert p["base"] is None
+    assert p["alike"] > 0.9
+    assert 0.2 < p["slightly"] < 0.95
+    assert p["better"] < 0.01
+    assert p["worse"] < 0.01
+
+
+def test_hard_images_are_the_ones_with_the_largest_loss_and_their_labels_are_labos(smoke):
+    place = smoke[0] / "runs" / "digits" / "resnet18" / "labo-seed1-smoke"
+    image_run = load_image_run(place)
+    images = hard_images(image_run, [str(digit) for digit in range(10)])
+    assert len(images) == 12
+    probabilities = [image.position.probability for image in images]
+    assert probabilities == sorted(probabilities)
+    with np.load(place / "hard_images.npz") as saved:
+        logits = torch.from_numpy(saved["logits"]).double()
+        label = int(saved["labels"][0])
+    p, p_star = logits[0].softmax(-1), (logits[0] / 1.25).softmax(-1)
+    alpha = 1 + 0.5 * float((p * p.log()).sum()) / np.log(10)
+    right = images[0].position.right
+    assert right.token == str(label)
+    assert right.label == pytest.approx((1 - alpha) + alpha * float(p_star[label]))
+    assert images[0].pixels.shape == (1, 28, 28)

@@ -1,0 +1,267 @@
+"""A page on finished runs on the same images: scores, their significance, calibration, cost, labels of hard images."""
+
+import json
+import math
+from functools import partial
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, NamedTuple, Sequence
+
+import numpy as np
+import torch
+
+from ..analysis.calibration import Bin, expected_calibration_error, predictions, reliability
+from ..analysis.labels import Labeling, Position, label_positions
+from ..errors import UserError
+from ..evaluation.runs import read_json
+from ..evaluation.significance import SAMPLES, SEED
+from ..files import atomic_write, write_json
+from ..reporting.figure import PALETTE, Figure, legend_above, plain, save_png
+from ..reporting.html import Block, Paragraph, Section, page
+from ..reporting.table import Table
+from .image_run import ImageRun
+
+_BINS = 15
+_COLUMNS, _CLASSES = 4, 3  # hard images in a row; classes of each whose labels are shown
+_COLORS = {"label smoothing": PALETTE[0], "LABO": PALETTE[1]}
+
+
+class HardImage(NamedTuple):
+    """A training image that the network gets wrong, and what it would be trained with."""
+
+    pixels: np.ndarray  # (C, H, W), uint8
+    position: Position  # the labels that it was given
+
+
+def write_image_report(runs: Sequence[ImageRun], folder: Path) -> Path:
+    """Write ``report.html``, its numbers as JSON and its figures as PNG files into ``folder``; the path of the page.
+
+    Raises:
+        UserError: the runs were trained on different images.
+    """
+    first = runs[0]
+    for run in runs[1:]:
+        if (run.config["dataset"], run.files, run.config["data"]) != (
+            first.config["dataset"],
+            first.files,
+            first.config["data"],
+        ):
+            raise UserError(f"{run.folder} and {first.folder} were trained on different images")
+    systems = _by_name(runs)
+    results = {name: read_json(run.result) for name, run in systems.items()}
+    p_values = significance(list(systems.values()))
+    figures = [_reliability_figure(systems), _curves_figure(systems)]
+    figures += [_hard_figure(name, run, results[name]["classes"]) for name, run in systems.items()]
+    sections = [
+        Section("scores", "Scores", list(_scores(results, p_values))),
+        Section("calibration", "Calibration", [figures[0]]),
+        Section("training", "Training", [figures[1], _costs(results)]),
+        Section("hard-images", "Hard images", [_HARD_TEXT, *figures[2:]]),
+    ]
+    baseline = next(iter(systems))
+    title = f"{first.config['dataset']}, {first.config['network']['name']}"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "report.html"
+    text = f"Runs on the same images; {baseline} is the baseline."
+    with atomic_write(path) as part:
+        part.write_text(page(title, text, sections), encoding="utf-8")
+    write_json(folder / "report.json", {name: {**results[name], "p": p_values[name]} for name in systems})
+    for figure in figures:
+        save_png(folder / f"{figure.name}.png", figure.size, figure.paint)
+    return path
+
+
+def summary(path: Path) -> str:
+    """The tables of the report at ``path``, for the terminal."""
+    results = read_json(path.with_suffix(".json"))
+    tables = [*_scores(results, {name: result["p"] for name, result in results.items()}), _costs(results)]
+    return "\n\n".join(table.text() for table in tables if isinstance(table, Table))
+
+
+_HARD_TEXT = Paragraph(
+    "The training images of which the finished network is most wrong, with the labels that the objective gives them: "
+    "the true class, in bold, and the classes that the smoothing distribution P* finds most probable."
+)
+
+
+def significance(runs: Sequence[ImageRun]) -> Dict[str, Any]:
+    """Name of a run → p that its difference in accuracy from the first run is chance; None for the first.
+
+    Paired bootstrap over the test images, in both directions, as for translations: the share of samples whose
+    difference departs from the mean of all samples at least as far as the one seen departs from 0.
+    """
+    correct = []
+    for run in runs:
+        logits, labels = run.logits("test")
+        correct.append((logits.argmax(dim=-1) == labels).double().numpy())
+    images = len(correct[0])
+    drawn = np.random.default_rng(SEED).multinomial(images, np.full(images, 1 / images), size=SAMPLES)
+    p_values: Dict[str, Any] = {}
+    for name, mine in zip(_by_name(runs), correct):
+        gained = mine - correct[0]
+        differences = drawn @ gained / images
+        departures = np.abs(differences - differences.mean())
+        p_values[name] = float((np.sum(departures >= abs(gained.mean())) + 1) / (SAMPLES + 1))
+    p_values[next(iter(p_values))] = None
+    return p_values
+
+
+def _by_name(runs: Sequence[ImageRun]) -> Dict[str, ImageRun]:
+    paths = [run.folder.resolve() for run in runs]
+    if len(set(paths)) < len(paths):
+        raise UserError("a run is named twice")
+    short = [path.name for path in paths]
+    return dict(zip(short if len(set(short)) == len(short) else map(str, paths), runs))
+
+
+def _scores(results: Dict[str, Dict[str, Any]], p_values: Dict[str, Any]) -> Iterator[Block]:
+    by_run = {
+        name: {score["name"]: score for score in result["evaluation"]["tests"]["test"]}
+        for name, result in results.items()
+    }
+    names = list(dict.fromkeys(score for scores in by_run.values() for score in scores))
+    rows = []
+    for name, scores in by_run.items():
+        values = (f"{scores[score]['value']:.3f}" if score in scores else "" for score in names)
+        p = "" if p_values[name] is None else f"{p_values[name]:.3f}"
+        rows.append((name, *values, p, str(results[name]["evaluation"]["epoch"])))
+    yield Table("Test images", ("", *names, "p", "epoch"), rows)
+    signatures = next(iter(by_run.values())).values()
+    yield Paragraph("; ".join(f"{score['name']}: {score['signature']}" for score in signatures), faint=True)
+
+
+def _costs(results: Dict[str, Dict[str, Any]]) -> Table:
+    trainings = {name: result["training"] for name, result in results.items()}
+    base = next(iter(trainings.values()))["seconds_per_epoch"]
+    rows = [
+        (
+            name,
+            f"{cost['seconds_per_epoch']:.1f}",
+            f"{cost['seconds_per_epoch'] / base:.2f}",
+            f"{cost['peak_memory_mib']:,}",
+            f"{cost['parameters']:,}",
+            cost["device"],
+        )
+        for name, cost in trainings.items()
+    ]
+    return Table("Cost", ("", "s per epoch", "relative", "MiB", "weights", "device"), rows)
+
+
+def _reliability_figure(systems: Dict[str, ImageRun]) -> Figure:
+    diagrams = {}
+    for name, run in systems.items():
+        predicted = predictions(*run.logits("test"))
+        diagrams[name] = reliability(predicted.confidence, predicted.correct, _BINS)
+    return Figure(
+        "reliability",
+        "Accuracy by confidence on the test images, one panel per run; the table holds the calibration errors.",
+        (3.6 * len(systems) + 0.4, 3.6),
+        partial(paint_reliability, diagrams=diagrams),
+    )
+
+
+def paint_reliability(figure: Any, diagrams: Dict[str, List[Bin]]) -> None:
+    """A panel per run: a dot per bin, as large as the bin has images, and the diagonal."""
+    panels = figure.subplots(1, len(diagrams), sharex=True, sharey=True, squeeze=False).flat
+    for number, (axes, (name, bins)) in enumerate(zip(panels, diagrams.items())):
+        filled = [one for one in bins if one.tokens]
+        total = sum(one.tokens for one in filled)
+        color = PALETTE[number % len(PALETTE)]
+        axes.plot([0, 1], [0, 1], color="#666666", linewidth=1, linestyle=":")
+        places = [one.confidence for one in filled], [one.accuracy for one in filled]
+        axes.plot(*places, color=color, linewidth=1)
+        sizes = [12 + 180 * math.sqrt(one.tokens / total) for one in filled]
+        axes.scatter(*places, sizes, color=color, alpha=0.7)
+        axes.set_title(f"{name}: ECE {100 * expected_calibration_error(bins):.1f} %", fontsize=10)
+        axes.set_xlabel("confidence")
+        axes.set_xlim(0, 1.02)
+        axes.set_ylim(0, 1.02)
+        plain(axes)
+    figure.axes[0].set_ylabel("accuracy")
+
+
+def _curves_figure(systems: Dict[str, ImageRun]) -> Figure:
+    curves = {
+        name: [json.loads(line) for line in run.log.read_text(encoding="utf-8").splitlines()]
+        for name, run in systems.items()
+    }
+    return Figure(
+        "curves",
+        "Validation accuracy and negative log-likelihood by epoch, a line per run.",
+        (8.0, 3.4),
+        partial(paint_curves, curves=curves),
+    )
+
+
+def paint_curves(figure: Any, curves: Dict[str, List[Dict[str, Any]]]) -> None:
+    """Accuracy and negative log-likelihood on validation images, or on training images where there are none."""
+    for axes, (key, otherwise, title) in zip(
+        figure.subplots(1, 2),
+        [
+            ("valid_accuracy", "train_accuracy", "accuracy (%)"),
+            ("valid_nll", "train_loss", "negative log-likelihood (nats)"),
+        ],
+    ):
+        for number, (name, records) in enumerate(curves.items()):
+            split = "validation" if key in records[0] else "training"
+            values = [record.get(key, record[otherwise]) for record in records]
+            color = PALETTE[number % len(PALETTE)]
+            axes.plot([record["epoch"] for record in records], values, "o-", markersize=3.5, color=color, label=name)
+            axes.set_title(f"{split} {title}", fontsize=10)
+        axes.set_xlabel("epoch")
+        plain(axes)
+    legend_above(figure)
+
+
+def hard_images(run: ImageRun, classes: Sequence[str]) -> List[HardImage]:
+    """The hardest training images of ``run`` with the labels of its own LABO, or of LABO's defaults."""
+    criterion = run.config["criterion"]
+    trained = {name: criterion[name] for name in ("tau", "alpha", "rho") if criterion["name"] == "labo"}
+    with np.load(run.folder / "hard_images.npz") as saved:
+        logits, labels, pixels = (saved[name] for name in ("logits", "labels", "pixels"))
+    positions = label_positions(
+        torch.from_numpy(logits),
+        torch.from_numpy(labels),
+        list(classes),
+        Labeling(**trained),
+        top=min(_CLASSES, len(classes)),
+    )
+    return [HardImage(*pair) for pair in zip(pixels, positions)]
+
+
+def _hard_figure(name: str, run: ImageRun, classes: Sequence[str]) -> Figure:
+    images = hard_images(run, classes)
+    rows = -(-len(images) // _COLUMNS)
+    return Figure(
+        f"hard-images-{name}",
+        f"The {len(images)} hardest training images of {name}, each beside the labels of its most probable classes.",
+        (11.0, 0.6 + 1.5 * rows),
+        partial(paint_hard_images, title=name, images=images),
+    )
+
+
+def paint_hard_images(figure: Any, title: str, images: Sequence[HardImage]) -> None:
+    """An image, and beside it what label smoothing and LABO give its true and its most probable classes."""
+    rows = -(-len(images) // _COLUMNS)
+    grid = figure.subplots(rows, 2 * _COLUMNS, squeeze=False, width_ratios=[1, 1.6] * _COLUMNS)
+    panels = grid.reshape(-1, 2)
+    # drawn first, so that its legend is the figure's
+    for (picture, bars), (pixels, position) in zip(panels, images):
+        gray = pixels.shape[0] == 1
+        picture.imshow(pixels[0] if gray else pixels.transpose(1, 2, 0), cmap="gray" if gray else None)
+        picture.set_axis_off()
+        shares = {share.token: share for share in [position.right, *position.top]}
+        for row, share in enumerate(shares.values()):
+            for bar, (label, value) in enumerate(zip(_COLORS, (share.uniform, share.label))):
+                bars.barh(row + (bar - 0.5) * 0.4, value, 0.38, color=_COLORS[label], label=None if row else label)
+        bars.set_yticks(range(len(shares)), [token.replace("$", r"\$") for token in shares], fontsize=8)
+        bars.get_yticklabels()[0].set_fontweight("bold")
+        bars.invert_yaxis()
+        bars.set_xlim(0, 1)
+        bars.tick_params(axis="x", labelsize=7)
+        bars.set_title(f"α {position.alpha:.2f}, p {position.probability:.3f}", fontsize=8, loc="left")
+        plain(bars, "x")
+    for picture, bars in panels[len(images) :]:
+        picture.remove()
+        bars.remove()
+    handles, names = panels[0][1].get_legend_handles_labels()
+    figure.legend(handles, names, title=title, loc="outside upper center", ncols=2, frameon=False, fontsize=9)

@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# ImageNet with the paper's recipe: bash scripts/run_imagenet.sh [--network NAME] [options]
+#
+#   bash scripts/run_imagenet.sh --criterion labo --seed 1
+#   bash scripts/run_imagenet.sh --network resnet152 --criterion ls --smoke          --help tells all options
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+use_environment images
+network=resnet50
+if [ "${1:-}" = --network ]; then
+    network="${2:?--network needs a name}"
+    shift 2
+fi
+exec python -m labo_fairseq run imagenet "$network" "$@"
