@@ -19,4 +19,4 @@ class UserError(Exception):
 
 def advice(error: OSError) -> Optional[str]:
     """What the user can do about an OSError of the file system; None for any other error."""
-    return _DISK.get(error.errno)
+    return None if error.errno is None else _DISK.get(error.errno)
