@@ -67,7 +67,9 @@ def confidence_penalty_log_posterior(logits: Tensor, beta: float = 0.1) -> Tenso
 
 def _odds(odds: Odds, beta: float) -> Tensor:
     """s·p·(1 + β·(log p + H(p))), or 0 where that is less, (n, K)."""
-    return odds.e * (1 + beta * (odds.x - odds.s.log() + entropy_of(odds))).clamp(min=0)
+    # 1 + β·(x − log s + H), which autograd follows as well
+    bracket = overwritable(odds.x).add_(1 / beta + entropy_of(odds) - odds.s.log()) if beta else torch.ones_like(odds.x)
+    return odds.e * bracket.clamp(min=0)
 
 
 def _block(z: Tensor, label: Tensor, beta: float, with_grad: bool) -> Tuple[List[Tensor], Optional[Tensor]]:

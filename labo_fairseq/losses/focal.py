@@ -94,11 +94,12 @@ def anti_focal_log_posterior(logits: Tensor, alpha: float = 0.5, gamma: float = 
 
 def _odds(odds: Odds, a: float, gamma: float) -> Tensor:
     """Up to a factor for each row, p / (b^γ + γ·a·p·b^(γ−1)·log p) with b = 1 + a·p, (n, K)."""
-    log_p = odds.x - odds.s.log()
+    tiny, eps = torch.finfo(odds.x.dtype).tiny, torch.finfo(odds.x.dtype).eps
+    log_p, p = odds.x - odds.s.log(), odds.e / odds.s
     # 1 − p of a p near 1 is Σ of the others; b is above 0 so that ratios and logarithms are numbers
-    base = (-torch.expm1(log_p) if a == -1 else 1 + a * log_p.exp()).clamp(min=torch.finfo(log_p.dtype).tiny)
-    bracket = 1 + gamma * a * log_p.exp() * log_p / base
-    log_y = log_p - gamma * base.log() - bracket.clamp(min=torch.finfo(log_p.dtype).eps).log()
+    base = (-torch.expm1(log_p) if a == -1 else 1 + a * p).clamp(min=tiny)
+    bracket = 1 + gamma * a * p * log_p / base
+    log_y = log_p - gamma * base.log() - bracket.clamp(min=eps).log()
     return (log_y - log_y.amax(dim=-1, keepdim=True)).exp()
 
 

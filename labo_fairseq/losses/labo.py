@@ -28,6 +28,7 @@ from .blockwise import (
     check_classes,
     check_not_negative,
     differentiable_terms,
+    may_overwrite,
     overwritable,
     predict,
     rows_and_mask,
@@ -231,13 +232,13 @@ def labo_kernel(options: LaboOptions, logits: Tensor, plain: bool = False) -> An
 def _odds(odds: Odds, support: Optional[Tensor] = None, *, options: LaboOptions) -> Tensor:
     """s·(p − α·P*), (n, K)."""
     alpha = options.mass(entropy_of(odds), odds.x.size(-1))
-    if options.tau == math.inf:
-        annealed = torch.ones_like(odds.x) if support is None else support.to(odds.x.dtype)
-    else:
-        annealed = (odds.x * (1 / options.tau)).exp()
-        annealed = annealed if support is None else annealed * support
     # One factor for all classes: rounding may not put any other above the first.
-    return odds.e - (alpha * odds.s / annealed.sum(dim=-1, keepdim=True)) * annealed
+    if options.tau == math.inf and support is None:
+        return odds.e - alpha * odds.s / odds.x.size(-1)
+    annealed = overwritable(odds.x).mul_(1 / options.tau)
+    annealed = annealed.exp_() if may_overwrite() else annealed.exp()
+    annealed = annealed if support is None else annealed * support
+    return torch.addcmul(odds.e, annealed, -alpha * odds.s / annealed.sum(dim=-1, keepdim=True))
 
 
 def _anneal(x: Tensor, tau: float, support: Optional[Tensor]) -> Tuple[Tensor, Tensor]:

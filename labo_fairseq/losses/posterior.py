@@ -18,15 +18,30 @@ So that no class that has a finite logit is impossible, the answer is mixed with
 """
 
 import math
-from typing import Callable, NamedTuple
+from typing import Callable, NamedTuple, Optional
 
 import torch
 from torch import Tensor
 
-from .blockwise import accumulator, check_classes, is_compiling, is_transformed, row_blocks
+from .blockwise import (
+    accumulator,
+    add_product,
+    check_classes,
+    is_compiling,
+    is_transformed,
+    may_overwrite,
+    row_blocks,
+)
 
 #: the share ε of the prediction in the answer
 FLOOR = 1e-2
+
+
+# Fewer elements in a block than for a loss: more of them are alive at once.
+_BLOCK_ELEMENTS = 1 << 15
+
+# e^x of a smaller x is no normal float32 any more
+_SMALL_X = -80.0
 
 
 class Odds(NamedTuple):
@@ -35,18 +50,24 @@ class Odds(NamedTuple):
     x: Tensor  # (n, K), z − max z, finite where z is −inf, so that 0·x is 0
     e: Tensor  # (n, K), e^x, which is s·p
     s: Tensor  # (n, 1), Σ e^x
+    regular: bool  # whether all x are finite, and all e above 0
 
 
 def odds(z: Tensor) -> Odds:
     """Those of logits (n, K)."""
-    x = (z - z.amax(dim=-1, keepdim=True)).clamp_(min=torch.finfo(z.dtype).min)
+    most = z.amax(dim=-1, keepdim=True)
+    x = z - most
+    regular = may_overwrite() and x.numel() > 0 and x.min().item() > _SMALL_X
+    if not regular:
+        x = x.clamp(min=torch.finfo(z.dtype).min)
     e = x.exp()
-    return Odds(x, e, e.sum(dim=-1, keepdim=True))
+    return Odds(x, e, e.sum(dim=-1, keepdim=True), regular)
 
 
 def entropy_of(odds: Odds) -> Tensor:
     """H(p), (n, 1)."""
-    return odds.s.log() - (odds.e * odds.x).sum(dim=-1, keepdim=True) / odds.s
+    dot = torch.bmm(odds.e[:, None, :], odds.x[:, :, None])[:, 0]
+    return odds.s.log() - dot / odds.s
 
 
 def log_posterior_rows(block: Callable[..., Tensor], logits: Tensor, *beside: Tensor) -> Tensor:
@@ -73,19 +94,29 @@ def log_posterior_rows(block: Callable[..., Tensor], logits: Tensor, *beside: Te
     if is_compiling() or is_transformed(logits) or followed:
         return _log_posterior(block, flat, *others).view(logits.shape)
     out = torch.empty(flat.shape, dtype=accumulator(flat), device=flat.device)
-    for rows in row_blocks(flat):
-        out[rows] = _log_posterior(block, flat[rows], *(tensor[rows] for tensor in others))
+    with torch.no_grad():
+        for rows in row_blocks(flat, _BLOCK_ELEMENTS):
+            _log_posterior(block, flat[rows], *(tensor[rows] for tensor in others), out=out[rows])
     return out.view(logits.shape)
 
 
-def _log_posterior(block: Callable[..., Tensor], logits: Tensor, *beside: Tensor) -> Tensor:
+def _log_posterior(
+    block: Callable[..., Tensor], logits: Tensor, *beside: Tensor, out: Optional[Tensor] = None
+) -> Tensor:
     z = logits.to(accumulator(logits))
     o = odds(z)
-    y = block(o, *beside).clamp(min=0)
+    y = block(o, *beside)
+    y = y.clamp_(min=0) if may_overwrite() else y.clamp(min=0)
     total = y.sum(dim=-1, keepdim=True)
     # Nothing is left of a prediction that is as good as certain, whose α rounds to 1: it stays what it is.
     gone = total == 0
-    y = y * ((1 - FLOOR) / total).masked_fill(gone, 0.0) + o.e * (FLOOR / o.s).where(~gone, 1 / o.s)
+    total = total.masked_fill(gone, 1.0)
+    # (1−ε)·y/Σy + ε·e/s, less the factor (1−ε)/Σy
+    mixed = add_product(y, o.e, FLOOR / (1 - FLOOR) * total / o.s)
+    log_y = mixed.log_() if may_overwrite() else mixed.log()
+    factor = ((1 - FLOOR) / total).log() - gone.to(z.dtype) * math.log(FLOOR)
+    if o.regular:
+        return torch.add(log_y, factor, out=out)
     # e^x may be 0 where x is finite
     least = z - (z.amax(dim=-1, keepdim=True) + o.s.log() - math.log(FLOOR))
-    return torch.maximum(y.log(), least)
+    return torch.maximum(log_y + factor, least, out=out)
