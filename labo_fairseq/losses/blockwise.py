@@ -376,11 +376,10 @@ def accumulator(logits: Tensor) -> torch.dtype:
     return torch.float64 if logits.dtype == torch.float64 else torch.float32
 
 
-def row_blocks(logits: Tensor, per_thread: int = 0) -> Iterator[slice]:
-    """Slices of the rows of logits (N, K) that stay in cache, on a CPU of ``per_thread`` elements for each thread."""
+def row_blocks(logits: Tensor) -> Iterator[slice]:
+    """Slices of the rows of logits (N, K) that stay in cache."""
     n, k = logits.shape
     on_cpu = logits.device.type == "cpu"
-    per_thread = per_thread or _BLOCK_ELEMENTS_PER_THREAD
-    elements = per_thread * torch.get_num_threads() if on_cpu else _BLOCK_ELEMENTS_ELSEWHERE
+    elements = _BLOCK_ELEMENTS_PER_THREAD * torch.get_num_threads() if on_cpu else _BLOCK_ELEMENTS_ELSEWHERE
     size = max(1, elements // k)
     return (slice(start, min(start + size, n)) for start in range(0, n, size))

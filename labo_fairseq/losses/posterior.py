@@ -37,9 +37,6 @@ from .blockwise import (
 FLOOR = 1e-2
 
 
-# Fewer elements in a block than for a loss: more of them are alive at once.
-_BLOCK_ELEMENTS = 1 << 15
-
 # e^x of a smaller x is no normal float32 any more
 _SMALL_X = -80.0
 
@@ -95,7 +92,7 @@ def log_posterior_rows(block: Callable[..., Tensor], logits: Tensor, *beside: Te
         return _log_posterior(block, flat, *others).view(logits.shape)
     out = torch.empty(flat.shape, dtype=accumulator(flat), device=flat.device)
     with torch.no_grad():
-        for rows in row_blocks(flat, _BLOCK_ELEMENTS):
+        for rows in row_blocks(flat):
             _log_posterior(block, flat[rows], *(tensor[rows] for tensor in others), out=out[rows])
     return out.view(logits.shape)
 
