@@ -52,17 +52,17 @@ def predict(z: Tensor, label: Tensor) -> Prediction:
     x, least = z - m, torch.finfo(z.dtype).min
     x = x.clamp_(min=least) if may_overwrite() else x.clamp(min=least)
     p = x.softmax(dim=-1)
-    if torch.is_grad_enabled():  # all of it in functions of x whose derivatives are finite and do not know of m
+    if torch.is_grad_enabled():  # functions of x alone, whose derivatives are finite and do not know of m
         log_s = x.logsumexp(dim=-1)
-        p_x = p * with_finite_slope(x, p)
+        entropy = log_s - (p * with_finite_slope(x, p)).sum(dim=-1)
     else:
         log_s = -p.amax(dim=-1).log()  # max p = e^0 / Σ e^x
-        p_x = p * x
+        entropy = log_s - (p * x).sum(dim=-1)
     if label.is_floating_point():
         nll = ((m - z) * label).masked_fill_(label == 0, 0.0).sum(dim=-1)
     else:
         nll = (m - z.gather(-1, label)).squeeze(-1)
-    return Prediction(x, p, log_s, nll + log_s, log_s - p_x.sum(dim=-1))
+    return Prediction(x, p, log_s, nll + log_s, entropy)
 
 
 def at_label(values: Tensor, label: Tensor) -> Tensor:
