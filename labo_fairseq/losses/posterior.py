@@ -33,7 +33,8 @@ from .blockwise import (
     row_blocks,
 )
 
-#: the share ε of the prediction in the answer
+#: the share ε of the prediction in the answer: the largest that leaves the calibration error as it is
+#: (benchmarks/posterior.py, docs/calibration.md)
 FLOOR = 1e-2
 
 
