@@ -117,7 +117,7 @@ TASKS = {
         "text",
         (
             *("--task", "online_backtranslation", "--mono-langs", "de,en", "--valid-lang-pairs", "de-en"),
-            *("--max-tokens", "100", *TRANSFORMER),  # it translates every batch
+            *("--max-tokens", "100", "--max-tokens-valid", "400", *TRANSFORMER),  # it translates every batch
         ),
     ),
     "noisy_channel_translation": ("text", ("--task", "noisy_channel_translation", *TRANSFORMER)),
@@ -234,10 +234,11 @@ def trainings(folders):
     jobs = {}
     for number, (row, (folder, options)) in enumerate(TASKS.items()):
         saved = folders / f"save{number}"  # by the first column
+        teacher = folders / "save0" if (row, "labo") in REFUSED else saved
         for column, (criterion, _) in CRITERIONS.items():
             rest = ("--save-dir", saved) if column == "labo" else ("--no-save", "--disable-validation")
             if column == "kd":
-                rest = (*rest, "--teacher-path", saved / "checkpoint_last.pt")
+                rest = (*rest, "--teacher-path", teacher / "checkpoint_last.pt")
             arguments = (
                 *(folders / folder, "--user-dir", Path(__file__).parents[1] / "task_recorder", *OPTIMIZATION, *options),
                 *("--max-update", "2", "--no-epoch-checkpoints", *criterion, *WARMUP, *rest),
