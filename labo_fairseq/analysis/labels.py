@@ -22,7 +22,6 @@ from ..reporting.table import Table
 from .base import Analysis, AnalysisResult
 from .teacher_forcing import TeacherForcedModel
 
-_LABO = ("labo", "labo_label_smoothed_cross_entropy")
 _PANELS = 4  # in a row
 _EXAMPLE = range(5, 11)  # words of the sentence that the report shows
 _COLORS = {"one-hot": "#999999", "label smoothing": PALETTE[0], "LABO": PALETTE[1]}
@@ -137,8 +136,17 @@ def labeling_of(run: Run) -> Labeling:
     """The options that ``run`` was trained with, and the defaults of those that it has not."""
     criterion = run.config["criterion"]
     trained = {name: criterion[name] for name in ("tau", "alpha", "rho") if name in criterion}
-    labeling = Labeling(**trained) if criterion["_name"] in _LABO else Labeling()
+    labeling = Labeling(**trained) if _smooths_with_p_star(criterion["_name"]) else Labeling()
     return replace(labeling, epsilon=criterion.get("label_smoothing", labeling.epsilon))
+
+
+def _smooths_with_p_star(criterion: str) -> bool:
+    """Whether the criterion of this name is LABO, or one made of it."""
+    from fairseq.criterions import CRITERION_REGISTRY  # takes seconds
+
+    from ..criterions.labo import LaboLabelSmoothedCrossEntropyCriterion
+
+    return issubclass(CRITERION_REGISTRY.get(criterion, object), LaboLabelSmoothedCrossEntropyCriterion)
 
 
 def labels_result(

@@ -1,8 +1,13 @@
-"""fairseq's view of the losses: importing this package registers the criterions."""
+"""fairseq's view of the losses: importing this package registers the criterions, those of every module in it."""
+
+from importlib import import_module
+from pkgutil import iter_modules
 
 from ..fairseq_patches import apply_patches
-from . import confidence_penalty, distillation, focal, labo  # noqa: F401
 from .posterior_option import add_posterior_option
+
+for _module in iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")
 
 apply_patches()
 add_posterior_option()

@@ -6,10 +6,11 @@ import math
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import wraps
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, ClassVar, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 import torch
 from fairseq import utils
+from fairseq.criterions import CRITERION_REGISTRY
 from fairseq.criterions.label_smoothed_cross_entropy import (
     LabelSmoothedCrossEntropyCriterion,
     LabelSmoothedCrossEntropyCriterionConfig,
@@ -18,10 +19,11 @@ from fairseq.logging import metrics
 from fairseq.tasks.semisupervised_translation import SemisupervisedTranslationTask
 from torch import Tensor
 
+from ..losses.blockwise import Quantity
+
 logger = logging.getLogger(__name__)
 
-#: logged in bits, as fairseq does with its losses
-_IN_NATS = ("entropy",)
+ENTROPY = Quantity("entropy of p", "bits")  # as fairseq does with its losses
 
 #: so many batches of short sentences in a row are no chance
 _BATCHES_WITHOUT_TOKENS = 20
@@ -91,7 +93,7 @@ class RegularizedCriterion(LabelSmoothedCrossEntropyCriterion):
     #: what chooses models unless the user names another: the loss is another function after the warm-up
     validation_metric = "nll_loss"
     #: fields of the terms whose means over the tokens are logged, once the warm-up is past
-    watched: Tuple[str, ...] = ("entropy",)
+    watched: ClassVar[Dict[str, Quantity]] = {"entropy": ENTROPY}
 
     def __init__(self, cfg: Any, task: Any) -> None:
         with self.one_line_errors():
@@ -311,10 +313,10 @@ class RegularizedCriterion(LabelSmoothedCrossEntropyCriterion):
             loss, sample_size = (sum(log.get(name, 0) for log in logs) for name in ("loss", "sample_size"))
             metrics.log_scalar("loss", loss / sample_size / math.log(2), sample_size, round=3)
         n = sum(log["ntokens"] for log in logs)
-        for name in cls.watched:
+        for name, quantity in cls.watched.items():
             if n > 0 and all(name in log for log in logs):
                 mean = sum(log[name] for log in logs) / n
-                metrics.log_scalar(name, mean / math.log(2) if name in _IN_NATS else mean, n, round=3)
+                metrics.log_scalar(name, mean / math.log(2) if quantity.unit == "bits" else mean, n, round=3)
 
     @classmethod
     def _perplexity_of_validation(cls, meters: Any) -> float:
@@ -339,3 +341,8 @@ def _are_logits(model: Any, net_output: Any) -> bool:
         return False
     log_p = model.get_normalized_probs(first, log_probs=True)
     return torch.allclose(log_p.float(), logits.float().log_softmax(-1), atol=1e-3, equal_nan=True)
+
+
+def quantities(criterion: str) -> Dict[str, Quantity]:
+    """What trainings with a criterion of this name log beside what fairseq does; name in the log → what it is."""
+    return getattr(CRITERION_REGISTRY.get(criterion), "watched", {})

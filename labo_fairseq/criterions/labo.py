@@ -2,14 +2,15 @@
 
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Callable, Dict, Tuple
+from typing import Any, Callable, ClassVar, Dict, Tuple
 
 from fairseq.criterions import register_criterion
 from torch import Tensor
 
+from ..losses.blockwise import Quantity
 from ..losses.fused_linear import linear_argmax, linear_labo_terms_with, linear_smoothed_terms
 from ..losses.labo import LaboOptions, LaboTerms, labo_log_posterior_with, labo_terms_with
-from .base import RegularizedConfig, RegularizedCriterion
+from .base import ENTROPY, RegularizedConfig, RegularizedCriterion
 from .fused_projection import FusedProjection
 
 
@@ -51,7 +52,11 @@ class LaboLabelSmoothedCrossEntropyCriterion(RegularizedCriterion):
     """
 
     name = "labo"
-    watched = ("alpha", "entropy", "p_star")
+    watched: ClassVar[Dict[str, Quantity]] = {
+        "alpha": Quantity("smoothing mass α"),
+        "entropy": ENTROPY,
+        "p_star": Quantity("P*(target)"),
+    }
 
     def __init__(self, cfg: LaboConfig, task: Any) -> None:
         super().__init__(cfg, task)

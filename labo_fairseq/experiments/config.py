@@ -73,6 +73,11 @@ def has_warmup(method: str) -> bool:
     return "smoothing_warmup_steps" in _load("criterion", method)["criterion"]
 
 
+def takes_teachers(method: str) -> bool:
+    """Whether a method's file names a teacher, which it leaves to be given."""
+    return "teacher_path" in OmegaConf.to_container(_load("criterion", method))["criterion"]
+
+
 def _load(group: str, name: str) -> Any:
     """The file of that name in a group of ``configs/``."""
     names = sorted(path.stem for path in (configs() / group).glob("*.yaml"))

@@ -32,7 +32,7 @@ from ..errors import UserError
 from ..evaluation.runs import RunResult
 from ..files import configs, methods
 from ..yaml_files import check_keys, check_list, load_yaml
-from .config import Config
+from .config import Config, takes_teachers
 from .recipes import Setup, configuration, find, run_config
 from .run_directory import differences
 
@@ -196,8 +196,9 @@ def _jobs(block: Any, number: int, smoke: bool, folder: Path) -> Iterator[Job]:
             if type(seed) is not int or not 0 <= seed < 1 << 32:
                 raise UserError(f"a seed must be an integer from 0 to {(1 << 32) - 1}, got {seed!r}")
             teachers = tuple(Job(corpus, direction, each, seed, smoke=smoke) for each in taught)
-            if (method == "kd") != bool(teachers):
-                raise UserError("method kd, and no other, needs teachers")
+            if takes_teachers(method) != bool(teachers):
+                needs = "needs teachers" if not teachers else "takes no teachers"
+                raise UserError(f"method {method} {needs}")
             changed = _changed(setup, method, chosen)
             yield Job(corpus, direction, method, seed, changed, teachers, smoke, hours)
     except UserError as error:

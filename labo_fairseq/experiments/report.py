@@ -8,6 +8,7 @@ from ..analysis.base import AnalysisResult
 from ..evaluation.runs import Run, RunResult, runs_by_name
 from ..evaluation.training_log import read_curves
 from ..files import atomic_write
+from ..losses.blockwise import Quantity
 from ..reporting.figure import Figure
 from ..reporting.html import Block, Details, Paragraph, Section, page
 from ..reporting.table import Table
@@ -63,14 +64,19 @@ def _scores(results: Dict[str, RunResult]) -> Iterator[Block]:
 def _training(systems: Dict[str, Run], results: Dict[str, RunResult]) -> Iterator[Block]:
     curves = {name: read_curves(run.log) for name, run in systems.items()}
     warmups = {name: run.config["criterion"].get("smoothing_warmup_steps") for name, run in systems.items()}
-    panels = compared_panels(curves)
+    from ..criterions.base import quantities  # fairseq takes seconds
+
+    logged: Dict[str, Quantity] = {}
+    for run in systems.values():
+        logged.update(quantities(run.config["criterion"]["_name"]))
+    panels = compared_panels(curves, logged)
     if panels:
         titles = ", ".join(title for title, *_ in panels)
         yield Figure(
             "training",
             f"Curves over updates of {', '.join(systems)}: {titles}.",
             (10.5, 0.6 + 2.7 * -(-len(panels) // 2)),
-            lambda figure: paint_compared(figure, curves, warmups),
+            lambda figure: paint_compared(figure, curves, warmups, panels),
         )
         if any(warmups.values()):
             yield Paragraph("A dotted line is where a run's smoothing warm-up ends.", faint=True)

@@ -53,12 +53,15 @@ def draw(run: Run) -> Optional[Path]:
     figure = run.folder / "training.png"
     if figure.exists():
         return figure
+    from ..criterions.base import quantities  # fairseq takes seconds
+
     criterion = run.config["criterion"]
     if plot_training(
         run.log,
         figure,
         f"{', '.join('-'.join(direction) for direction in run.directions)}, {criterion['_name']}",
         criterion.get("smoothing_warmup_steps"),
+        quantities(criterion["_name"]),
     ):
         return figure
     print(NO_FIGURE, file=sys.stderr)

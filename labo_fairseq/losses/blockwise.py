@@ -31,6 +31,13 @@ class TokenTerms(NamedTuple):
     entropy: Tensor  # H(p), in nats
 
 
+class Quantity(NamedTuple):
+    """What a method's terms tell beside loss and nll, of which a training logs the mean over the tokens."""
+
+    label: str  # in figures
+    unit: str = ""  # in the log; "bits": the terms are in nats
+
+
 class Prediction(NamedTuple):
     """What a block of logits says."""
 

@@ -4,34 +4,42 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 
 from ..evaluation.training_log import Curves, read_curves
+from ..losses.blockwise import Quantity
 from .figure import line_style, plain, save_png
 
-#: what is drawn, if logged: title of the panel and the names whose training and validation values it shows
-_PANELS = (
-    ("negative log-likelihood (bits)", ("nll_loss",)),
-    ("objective (bits)", ("loss",)),
-    ("smoothing mass α, P*(target)", ("alpha", "p_star")),
-    ("entropy of p (bits)", ("entropy",)),
-)
+#: what is drawn of every run: title of the panel and the names whose training and validation values it shows
+_PANELS = (("negative log-likelihood (bits)", ["nll_loss"]), ("objective (bits)", ["loss"]))
 
 #: what is drawn of several runs, if logged: title of the panel, training or validation, name
 _COMPARED = (
     ("validation: negative log-likelihood (bits)", "valid", "nll_loss"),
     ("validation: BLEU by fairseq", "valid", "bleu"),
     ("training: negative log-likelihood (bits)", "train", "nll_loss"),
-    ("training: smoothing mass α", "train", "alpha"),
-    ("training: entropy of p (bits)", "train", "entropy"),
-    ("training: P*(target)", "train", "p_star"),
 )
 
 
-def plot_training(log: Path, figure_path: Path, title: str, warmup_ends: Optional[int] = None) -> bool:
-    """Draw the curves of ``log`` into ``figure_path`` (PNG); False where matplotlib is not installed."""
+def plot_training(
+    log: Path,
+    figure_path: Path,
+    title: str,
+    warmup_ends: Optional[int] = None,
+    quantities: Optional[Dict[str, Quantity]] = None,
+) -> bool:
+    """Draw the curves of ``log`` into ``figure_path`` (PNG); False where matplotlib is not installed.
+
+    Args:
+        quantities: name in the log → what the method logs beside loss and nll; those of one unit share a panel.
+    """
     curves = read_curves(log)
+    of_unit: Dict[str, List[str]] = {}
+    for name, quantity in (quantities or {}).items():
+        of_unit.setdefault(quantity.unit, []).append(name)
+    labels = {unit: ", ".join(quantities[name].label for name in names) for unit, names in of_unit.items()}
+    panels = [*_PANELS, *((_title(labels[unit], unit), names) for unit, names in of_unit.items())]
 
     def paint(figure: Any) -> None:
         figure.suptitle(title)
-        for axes, (label, names) in zip(figure.subplots(2, 2).flat, _PANELS):
+        for axes, (label, names) in zip(figure.subplots(-(-len(panels) // 2), 2).flat, panels):
             for name in names:
                 for kind, style in (("train", "-"), ("valid", "o--")):
                     points = sorted(curves[kind].get(name, {}).items())
@@ -48,18 +56,29 @@ def plot_training(log: Path, figure_path: Path, title: str, warmup_ends: Optiona
     return save_png(figure_path, (10, 7), paint)
 
 
-def compared_panels(runs: Dict[str, Curves]) -> List[Tuple[str, str, str]]:
-    """Title, kind and name of the curves that at least one of ``runs`` has."""
-    return [panel for panel in _COMPARED if any(curves[panel[1]].get(panel[2]) for curves in runs.values())]
+def _title(label: str, unit: str) -> str:
+    return f"{label} ({unit})" if unit else label
 
 
-def paint_compared(figure: Any, runs: Dict[str, Curves], warmups: Dict[str, Optional[int]]) -> None:
+def compared_panels(runs: Dict[str, Curves], quantities: Dict[str, Quantity]) -> List[Tuple[str, str, str]]:
+    """Title, kind and name of the curves that at least one of ``runs`` has.
+
+    Args:
+        quantities: name in the log → what the methods of these runs log beside loss and nll.
+    """
+    own = ((f"training: {_title(*quantity)}", "train", name) for name, quantity in quantities.items())
+    return [panel for panel in (*_COMPARED, *own) if any(curves[panel[1]].get(panel[2]) for curves in runs.values())]
+
+
+def paint_compared(
+    figure: Any, runs: Dict[str, Curves], warmups: Dict[str, Optional[int]], panels: List[Tuple[str, str, str]]
+) -> None:
     """Curves of several runs, two panels a row.
 
     Args:
         warmups: run → the update with which its smoothing warm-up ends, if it has one.
+        panels: those of :func:`compared_panels`.
     """
-    panels = compared_panels(runs)
     grid = figure.subplots(-(-len(panels) // 2), 2, squeeze=False)
     for axes, (title, kind, name) in zip(grid.flat, panels):
         for number, (run, curves) in enumerate(runs.items()):

@@ -51,6 +51,7 @@ from labo_fairseq.analysis.labels import Labeling, label_positions, labels_resul
 from labo_fairseq.data.types import Scoring
 from labo_fairseq.errors import UserError
 from labo_fairseq.files import write_lines
+from labo_fairseq.losses.blockwise import Quantity
 from labo_fairseq.reporting.figure import Figure, save_png, to_svg
 from labo_fairseq.reporting.html import Section, page
 from labo_fairseq.reporting.table import WIDTH, Table
@@ -578,14 +579,17 @@ def test_curves_of_several_runs():
     ls = {"train": {"nll_loss": {1: 9.0, 2: 8.0}}, "valid": {"nll_loss": {2: 8.5}}}
     labo = {"train": {"nll_loss": {1: 9.0, 2: 8.1}, "alpha": {2: 0.7}}, "valid": {"nll_loss": {2: 8.4}}}
     runs = {"ls": ls, "labo": labo}
-    assert [panel[1:] for panel in compared_panels(runs)] == [
+    quantities = {"alpha": Quantity("smoothing mass α"), "entropy": Quantity("entropy of p", "bits")}
+    panels = compared_panels(runs, quantities)
+    assert [panel[1:] for panel in panels] == [
         ("valid", "nll_loss"),
         ("train", "nll_loss"),
         ("train", "alpha"),
     ]
-    assert len(compared_panels({"ls": ls})) == 2, "no empty panel"
+    assert panels[-1][0] == "training: smoothing mass α"
+    assert len(compared_panels({"ls": ls}, quantities)) == 2, "no empty panel"
     figure = Figure()
-    partial(paint_compared, runs=runs, warmups={"ls": None, "labo": 1})(figure)
+    partial(paint_compared, runs=runs, warmups={"ls": None, "labo": 1}, panels=panels)(figure)
     assert len(figure.axes) == 3
     lines = [list(map(list, line.get_data())) for line in figure.axes[2].get_lines()]
     assert [[2], [0.7]] in lines

@@ -6,6 +6,7 @@ import pytest
 
 from labo_fairseq.evaluation.training_log import parse_record, read_curves
 from labo_fairseq.files import write_lines
+from labo_fairseq.losses.blockwise import Quantity
 from labo_fairseq.reporting.training_curves import plot_training
 
 
@@ -42,7 +43,8 @@ def test_curves_take_the_last_word_after_a_resume(tmp_path):
 @pytest.mark.parametrize("lines", [LOG, []])
 def test_picture(tmp_path, lines):
     write_lines(tmp_path / "log", lines)
-    assert plot_training(tmp_path / "log", tmp_path / "curves.png", "title", warmup_ends=1)
+    quantities = {"alpha": Quantity("smoothing mass α"), "entropy": Quantity("entropy of p", "bits")}
+    assert plot_training(tmp_path / "log", tmp_path / "curves.png", "title", warmup_ends=1, quantities=quantities)
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
