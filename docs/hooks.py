@@ -22,3 +22,8 @@ def on_files(files, config):
 
 def on_page_markdown(markdown, page, config, files):
     return re.sub(r"\]\(((?:\.\./)*)\.\./results/", r"](\1results/", markdown)
+
+
+def on_page_content(html, page, config, files):
+    """Docstrings name other objects in Sphinx's roles, which Markdown does not know."""
+    return re.sub(r":(?:attr|class|data|func|meth|mod):\s*<code>~?", "<code>", html)

@@ -245,10 +245,10 @@ def paint_hard_images(figure: Any, title: str, images: Sequence[HardImage]) -> N
     grid = figure.subplots(rows, 2 * _COLUMNS, squeeze=False, width_ratios=[1, 1.6] * _COLUMNS)
     panels = grid.reshape(-1, 2)
     # drawn first, so that its legend is the figure's
-    for (picture, bars), (pixels, position) in zip(panels, images):
+    for (axes, bars), (pixels, position) in zip(panels, images):
         gray = pixels.shape[0] == 1
-        picture.imshow(pixels[0] if gray else pixels.transpose(1, 2, 0), cmap="gray" if gray else None)
-        picture.set_axis_off()
+        axes.imshow(pixels[0] if gray else pixels.transpose(1, 2, 0), cmap="gray" if gray else None)
+        axes.set_axis_off()
         shares = {share.token: share for share in [position.right, *position.top]}
         for row, share in enumerate(shares.values()):
             for bar, (label, value) in enumerate(zip(_COLORS, (share.uniform, share.label))):
@@ -260,8 +260,8 @@ def paint_hard_images(figure: Any, title: str, images: Sequence[HardImage]) -> N
         bars.tick_params(axis="x", labelsize=7)
         bars.set_title(f"α {position.alpha:.2f}, p {position.probability:.3f}", fontsize=8, loc="left")
         plain(bars, "x")
-    for picture, bars in panels[len(images) :]:
-        picture.remove()
+    for axes, bars in panels[len(images) :]:
+        axes.remove()
         bars.remove()
     handles, names = panels[0][1].get_legend_handles_labels()
     figure.legend(handles, names, title=title, loc="outside upper center", ncols=2, frameon=False, fontsize=9)

@@ -183,7 +183,7 @@ class Trainer:
         return Outcome(self.history, self.best["epoch"], self.best["weights"], _peak_memory(self.device), self.seconds)
 
     def save(self, path: Path) -> None:
-        """Write everything that the training needs to go on; the file is whole or not there."""
+        """Write everything that the training needs to go on; written atomically."""
         state = {
             "weights": self.network.state_dict(),
             "method": self.method.state_dict(),

@@ -112,7 +112,8 @@ class _TokenLoss(nn.Module):
 class LaboLoss(_TokenLoss):
     """LABO as a drop-in for :class:`torch.nn.CrossEntropyLoss`, in any PyTorch trainer.
 
-    >>> loss = LaboLoss(tau=1.25)(logits, target)
+    Examples:
+        >>> loss = LaboLoss(tau=1.25)(logits, target)
 
     Shapes are those of ``CrossEntropyLoss``: logits (K), (N, K) or (N, K, d1, …), target (), (N) or (N, d1, …), or
     distributions over the classes, floating point and of the shape of the logits. The one difference: the mean over
@@ -273,7 +274,8 @@ class _LinearLoss(_TokenLoss):
 class LinearLaboLoss(_LinearLoss, LaboLoss):
     """:class:`LaboLoss` of a linear layer's output, for large vocabularies: the logits are never whole in memory.
 
-    >>> loss = LinearLaboLoss(tau=1.25)(hidden, layer.weight, target, layer.bias)
+    Examples:
+        >>> loss = LinearLaboLoss(tau=1.25)(hidden, layer.weight, target, layer.bias)
 
     Shapes: hidden (…, D), weight (K, D), target (…), bias (K) or None, token_weight (…) or None. The options are
     those of ``LaboLoss``; targets are class indices.
@@ -296,7 +298,8 @@ class LinearLaboLoss(_LinearLoss, LaboLoss):
 class LinearCrossEntropyLoss(_LinearLoss):
     """:class:`torch.nn.CrossEntropyLoss` of a linear layer's output: the logits are never whole in memory.
 
-    >>> loss = LinearCrossEntropyLoss(label_smoothing=0.1)(hidden, layer.weight, target, layer.bias)
+    Examples:
+        >>> loss = LinearCrossEntropyLoss(label_smoothing=0.1)(hidden, layer.weight, target, layer.bias)
 
     Shapes are those of :class:`LinearLaboLoss`.
 
