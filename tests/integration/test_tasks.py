@@ -289,17 +289,16 @@ def test_it_trains_with_the_loss_of_the_criterion_or_is_refused_in_one_line(trai
         returned, rows = updates[number - 1]
         expected, tokens = literal(loss_of, rows)
         assert rows, "no decoder was seen"
-        assert returned == pytest.approx(expected, rel=1e-4)
+        assert returned == pytest.approx(expected, rel=1e-5)
         assert float(records[number]["loss"]) == pytest.approx(expected / tokens / math.log(2), abs=2e-3)
 
 
 @pytest.mark.parametrize("row", [row for row in TASKS if (row, "labo") not in REFUSED])
 def test_the_loss_depends_on_tau_once_the_warmup_is_over(trainings, row):
-    (first, second), (first_of_other, second_of_other) = (
-        [loss for loss, _ in trainings[row, column][2]] for column in ("labo", "labo-tau2")
-    )
-    assert first == first_of_other
-    assert abs(second - second_of_other) > 1e-4 * second
+    """By more than the tolerance above, though an untrained model hardly differs from the uniform distribution."""
+    for column, other in (("labo", "labo-tau2"), ("labo-tau2", "labo")):
+        _, (returned, rows) = trainings[row, column][2]
+        assert returned != pytest.approx(literal(CRITERIONS[other][1], rows)[0], rel=4e-5)
 
 
 def test_the_table_is_complete():
