@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import torch
+from fork_server import COMMANDS, ForkServer
 
 from labo_fairseq.checkpoints import load_checkpoint
 from labo_fairseq.evaluation.training_log import parse_record
@@ -47,16 +48,18 @@ def command(name):
     return str(Path(sys.executable).with_name(name))
 
 
+_server = ForkServer()
+_FORKED = {command(name) for name in COMMANDS}
+
+
 def run(*arguments, env=None, cwd=None, **kwargs):
-    """The finished process, its output as text."""
+    """The finished process, its output as text; fairseq's commands come from the fork server where they can."""
+    arguments = [str(argument) for argument in arguments]
+    env = {**os.environ, **(env or {})}
+    if arguments[0] in _FORKED and not kwargs and _server.serves(env):
+        return subprocess.CompletedProcess(arguments, *_server.run(arguments, env, str(cwd or Path.cwd())))
     return subprocess.run(
-        [str(argument) for argument in arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        encoding="utf-8",
-        env={**os.environ, **(env or {})},
-        cwd=cwd,
-        **kwargs,
+        arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", env=env, cwd=cwd, **kwargs
     )
 
 

@@ -1,0 +1,80 @@
+"""fairseq's commands in processes that need not import fairseq first: it takes longer than the tests train.
+
+The server is a Python that has imported what the console scripts import, and nothing of the plugin. For each command it
+forks; the child is what the script would be from there on, with its own arguments, variables, directory and output, and
+ends as a Python process does.
+"""
+
+import atexit
+import importlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from contextlib import suppress
+
+#: not fairseq-hydra-train, which looks for plugins when Python starts
+COMMANDS = ("fairseq-train", "fairseq-generate", "fairseq-validate", "fairseq-interactive")
+_AT_THE_START = ("PYTHON", "OMP_", "MKL_", "KMP_", "LD_")  # variables that are read when a process begins
+
+
+class ForkServer:
+    """A server, started with the first command; it ends with the process that started it."""
+
+    def __init__(self):
+        self._process = None
+        self._environment = {}
+
+    def serves(self, environment):
+        """Whether a child would find these variables as a new process does."""
+        if self._process is None:
+            self._start()
+        names = {name for name in {*environment, *self._environment} if name.startswith(_AT_THE_START)}
+        return all(environment.get(name) == self._environment.get(name) for name in names)
+
+    def run(self, arguments, environment, folder):
+        """The exit status of a command of :data:`COMMANDS`, negative for a signal, and its output."""
+        with tempfile.NamedTemporaryFile() as log:
+            job = {"arguments": arguments, "environment": environment, "folder": folder, "log": log.name}
+            self._process.stdin.write(json.dumps(job) + "\n")
+            self._process.stdin.flush()
+            status = int(self._process.stdout.readline())
+            return status, log.read().decode("utf-8")
+
+    def _start(self):
+        self._environment = dict(os.environ)
+        self._process = subprocess.Popen(
+            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8"
+        )
+        atexit.register(self._process.stdin.close)
+
+
+def main():
+    jobs, replies = os.fdopen(os.dup(0), encoding="utf-8"), os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(2, 1)
+    mains = {name: importlib.import_module(f"fairseq_cli.{name[8:]}").cli_main for name in COMMANDS}
+    with suppress(ImportError):  # older torch
+        import torch._dynamo  # noqa: F401  an optimizer imports it
+    for line in iter(jobs.readline, ""):
+        job = json.loads(line)
+        child = os.fork()
+        if child == 0:
+            jobs.close()
+            replies.close()
+            log = os.open(job["log"], os.O_WRONLY | os.O_APPEND)
+            os.dup2(log, 1)
+            os.dup2(log, 2)
+            os.environ.clear()
+            os.environ.update(job["environment"])
+            os.chdir(job["folder"])
+            sys.argv = job["arguments"]
+            sys.exit(mains[os.path.basename(sys.argv[0])]())
+        _, status = os.waitpid(child, 0)
+        replies.write(f"{os.WEXITSTATUS(status) if os.WIFEXITED(status) else -os.WTERMSIG(status)}\n")
+        replies.flush()
+
+
+if __name__ == "__main__":
+    main()
