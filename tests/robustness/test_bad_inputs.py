@@ -296,7 +296,7 @@ REFUSED = {
         }.items()
     },
     # options of commands
-    "no processes": (nothing, f"{CUSTOM} --workers 0", "argument --workers: must be an integer ≥ 1, got 0"),
+    "no processes": (nothing, f"{CUSTOM} --workers 0", "argument --workers: must be an integer ≥ 1 and ≤ 1,024, got 0"),
     "a million processes": (nothing, f"{CUSTOM} --workers 1000000", "at most 1,024"),
     "no BPE": (nothing, f"{CUSTOM} --bpe-operations 0", "argument --bpe-operations: must be an integer ≥"),
     "every pair for validation": (nothing, f"{CUSTOM} --validation-every 1", "argument --validation-every: 1 is"),
@@ -328,7 +328,11 @@ REFUSED = {
     "a run compared with itself": (nothing, "compare run run", "a comparison needs at least two"),
     "one run to compare": (nothing, "compare run", "a comparison needs at least two runs"),
     "a run twice": (nothing, "analyse frequency run run --out out", "a run is named twice"),
-    "no bins": (nothing, "analyse confidence run --bins 0", "argument --bins: must be an integer ≥ 1, got 0"),
+    "no bins": (
+        nothing,
+        "analyse confidence run --bins 0",
+        "argument --bins: must be an integer ≥ 1 and ≤ 1,000, got 0",
+    ),
     "no tokens to show": (nothing, f"{ANALYSE} --top 0", "argument --top: must be an integer ≥ 1, got 0"),
     "more tokens than there are": (nothing, f"{ANALYSE} --top 99999 --out out", "top is 99999: it must lie between"),
     "no temperature": (nothing, f"{ANALYSE} --tau 0 --out out", "tau is 0.0: it must be a finite number above 0"),
@@ -344,7 +348,11 @@ REFUSED = {
         "1000 workers would get",
     ),
     "a configuration that is not there": (nothing, "config x --data d --save-dir s", "no configuration 'x'"),
-    "a negative seed": (nothing, "run bible de-en --seed -1", "argument --seed: must be an integer ≥ 0, got -1"),
+    "a negative seed": (
+        nothing,
+        "run bible de-en --seed -1",
+        "argument --seed: must be an integer ≥ 0 and ≤ 4,294,967,295, got -1",
+    ),
     "a number of GPUs that is none": (environment("NUM_GPUS", "many"), "run bible de-en", "NUM_GPUS is 'many'"),
     "GPUs that are not there": (environment("NUM_GPUS", "999"), "run bible de-en", "999 GPUs were asked for and"),
     "fp16 without a GPU": (nothing, "run bible de-en common.fp16=true", "common.fp16 needs a GPU"),
