@@ -1,5 +1,6 @@
 """What is chosen for a corpus that declares no subwords or no training: by the size of its training text, and said."""
 
+import math
 import sys
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -12,7 +13,8 @@ from ..data.types import Pair
 _ENOUGH = 2_000_000  # pairs: more of them choose nothing else
 #: UTF-8 bytes per subword: 4.5 letters of an alphabet, or one and a half Chinese characters
 _BYTES_PER_SUBWORD = 4.5
-_LEAST_UPDATES = 300
+#: a small text is read more often, until a model has learned something
+_LEAST_UPDATES, _MOST_EPOCHS = 1_000, 200
 
 
 class Size(NamedTuple):
@@ -87,7 +89,8 @@ def choose(corpus: Declaration, directions: Tuple[Pair, ...], size: Size) -> Dec
     training = corpus.training
     if training is None:
         training, updates = _training(tier, size)
-        chosen.append(f"{tier.model}, learning rate {tier.lr:g}, {tier.epochs} epochs (about {updates:,} updates)")
+        epochs = training.settings["optimization.max_epoch"]
+        chosen.append(f"{tier.model}, learning rate {tier.lr:g}, {epochs} epochs (about {updates:,} updates)")
     print(f"{corpus.name}: {size.pairs:,} training pairs; chosen: {'; '.join(chosen)}", file=sys.stderr)
     return replace(corpus, preprocessing=preprocessing, training=training)
 
@@ -101,12 +104,14 @@ def _subwords(tier: Tier, tokenizer: str, size: Size) -> int:
 
 def _training(tier: Tier, size: Size) -> Tuple[Training, int]:
     tokens = size.target_bytes / _BYTES_PER_SUBWORD
-    updates = max(_LEAST_UPDATES, int(tokens * tier.epochs / tier.max_tokens))
+    per_epoch = max(1.0, tokens / tier.max_tokens)
+    epochs = max(tier.epochs, min(_MOST_EPOCHS, math.ceil(_LEAST_UPDATES / per_epoch)))
+    updates = int(per_epoch * epochs)
     settings: Dict[str, Any] = {
         "dataset.max_tokens": min(tier.max_tokens, _MAX_TOKENS),
         "optimization.update_freq": [max(1, tier.max_tokens // _MAX_TOKENS)],
         "optimization.lr": [tier.lr],
-        "optimization.max_epoch": tier.epochs,
+        "optimization.max_epoch": epochs,
         "lr_scheduler.warmup_updates": max(50, min(1000, updates // 8)),
     }
     groups = {"model": tier.model, "optimizer": "adam_inverse_sqrt", "schedule": "by_size"}

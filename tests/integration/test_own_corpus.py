@@ -196,6 +196,24 @@ def test_a_key_that_stands_twice(tmp_path):
         load_yaml(path)
 
 
+@pytest.mark.parametrize(
+    ("pairs", "model", "epochs"),
+    [(100, "transformer_tiny", 200), (6_000, "transformer_small", 40), (30_000, "transformer_small", 40)],
+)
+def test_what_is_chosen_grows_with_the_corpus(tmp_path, capsys, pairs, model, epochs):
+    for language in ("de", "en"):
+        text = "".join(f"{number} words that stand in a line of some length\n" for number in range(pairs))
+        (tmp_path / f"a.{language}").write_text(text, encoding="utf-8")
+    setup = find(corpus_file(tmp_path, SPLITS), "de-en")
+    assert setup.training.groups["model"] == model
+    assert setup.training.settings["optimization.max_epoch"] == epochs
+    config = run_config(setup, "labo", 1)
+    warmup = config["criterion"]["smoothing_warmup_steps"]
+    updates = int(re.search(r"about ([\d,]+) updates", capsys.readouterr().err).group(1).replace(",", ""))
+    assert warmup == max(20, min(5000, updates * 7 // 100))
+    assert 50 <= config["lr_scheduler"]["warmup_updates"] <= max(50, updates // 8)
+
+
 def test_placeholders_and_readers_that_are_not_known(tmp_path):
     (tmp_path / "a.de").write_bytes(lines(0))
     for part, message in (
