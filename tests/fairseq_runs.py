@@ -124,7 +124,11 @@ def validations(log, subset="valid"):
 
 def parameters(folder):
     """The trained parameters, read as the plugin reads them."""
-    model = load_checkpoint(Path(folder) / "checkpoint_last.pt")["model"]
+    return trained(load_checkpoint(Path(folder) / "checkpoint_last.pt")["model"])
+
+
+def trained(model):
+    """The parameters in a model's state, without what fairseq keeps beside them."""
     return {name: value for name, value in model.items() if not _NOT_TRAINED.search(name)}
 
 
