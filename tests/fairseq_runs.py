@@ -124,10 +124,10 @@ def validations(log, subset="valid"):
 
 def parameters(folder):
     """The trained parameters, read as the plugin reads them."""
-    return trained(load_checkpoint(Path(folder) / "checkpoint_last.pt")["model"])
+    return trained_parameters(load_checkpoint(Path(folder) / "checkpoint_last.pt")["model"])
 
 
-def trained(model):
+def trained_parameters(model):
     """The parameters in a model's state, without what fairseq keeps beside them."""
     return {name: value for name, value in model.items() if not _NOT_TRAINED.search(name)}
 

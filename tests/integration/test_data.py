@@ -248,7 +248,7 @@ def wheel(tmp_path_factory):
     """The package as pip builds it, from a copy: a build leaves files in its source folder."""
     source, target = tmp_path_factory.mktemp("source") / "labo", tmp_path_factory.mktemp("wheel")
     source.mkdir()
-    for name in ("labo_fairseq", "configs"):
+    for name in ("labo_fairseq", "configs", "hydra_plugins"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)

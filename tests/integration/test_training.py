@@ -138,24 +138,6 @@ def assert_trained_like(done, folder, uninterrupted):
     assert_same_parameters(parameters(folder), parameters(expected_folder))
 
 
-def test_hydra_by_its_command_line_alone(data, tmp_path, uninterrupted):
-    """The criterion is a name there, before fairseq knows of any user_dir."""
-    sizes = (f"model.{side}.{size}" for side in ("encoder", "decoder") for size in ("embed_dim=32", "ffn_embed_dim=32"))
-    depths = (f"model.{side}.{size}" for side in ("encoder", "decoder") for size in ("layers=1", "attention_heads=2"))
-    done = run(
-        *(command("fairseq-hydra-train"), f"common.user_dir={USER_DIR}", "common.seed=3", "common.log_format=json"),
-        *("common.log_interval=1", "distributed_training.distributed_world_size=1"),
-        *("task=translation", f"task.data={data.binarized}", "dataset.max_tokens=400", "dataset.num_workers=0"),
-        *("optimization.lr=[0.001]", "optimization.max_update=10", "optimizer=adam", "lr_scheduler=fixed"),
-        *(f"checkpoint.save_dir={tmp_path / 'save'}", "checkpoint.no_epoch_checkpoints=true"),
-        *("criterion=labo", "criterion.smoothing_warmup_steps=6"),
-        *("model=transformer", "model.share_all_embeddings=true", "model.base_layers=0", "model.dropout=0.1"),
-        *(*sizes, *depths),
-        cwd=tmp_path,
-    )
-    assert_trained_like(done, tmp_path / "save", uninterrupted)
-
-
 def test_every_criterion_is_a_name_for_hydra(tmp_path):
     """On the command line, and in the defaults of a file."""
     names = sorted(name for name, owner in CRITERION_REGISTRY.items() if issubclass(owner, RegularizedCriterion))

@@ -178,8 +178,8 @@ ANALYSE = "analyse labels run Hund dog"
 REFUSED = {
     # corpora
     "line counts that differ": (append("train.de", "mehr\n"), CUSTOM, "train.en ends after"),
-    "an empty corpus": (both(write("train.de", ""), write("train.en", "")), CUSTOM, "no sentence in train.de"),
-    "a blank corpus": (both(write("test.de", "\n \n"), write("test.en", "\n\n")), CUSTOM, "no sentence in test.de"),
+    "an empty corpus": (both(write("train.de", ""), write("train.en", "")), CUSTOM, "train.en: they are empty"),
+    "a blank corpus": (both(write("test.de", "\n \n"), write("test.en", "\n\n")), CUSTOM, "test.en: they are empty"),
     "a corpus of one line": (
         both(write("train.de", "a\n"), write("train.en", "b\n")),
         CUSTOM,
@@ -244,7 +244,7 @@ REFUSED = {
     "a preparation with files of one's own": (
         write("data/raw/deep/thesis.txt", "years of work"),
         CUSTOM.replace("--folder new", "--folder data"),
-        "data holds thesis.txt, which no preparation made",
+        "data holds another text",
     ),
     "a run's folder with files of one's own": (
         both(as_the_demos, write("bible/de-en/labo-seed1/thesis.txt", "years of work")),
@@ -297,9 +297,9 @@ REFUSED = {
     },
     # options of commands
     "no processes": (nothing, f"{CUSTOM} --workers 0", "argument --workers: must be an integer ≥ 1 and ≤ 1,024, got 0"),
-    "a million processes": (nothing, f"{CUSTOM} --workers 1000000", "at most 1,024"),
+    "a million processes": (nothing, f"{CUSTOM} --workers 1000000", "≤ 1,024, got 1000000"),
     "no BPE": (nothing, f"{CUSTOM} --bpe-operations 0", "argument --bpe-operations: must be an integer ≥"),
-    "every pair for validation": (nothing, f"{CUSTOM} --validation-every 1", "argument --validation-every: 1 is"),
+    "every pair for validation": (nothing, f"{CUSTOM} --validation-every 1", "must be an integer ≥ 2, got 1"),
     "two validation sets": (nothing, f"{CUSTOM} --validation-every 9", "exclude each other"),
     "a ratio below 1": (nothing, f"{CUSTOM} --clean 0.5 1 60", "clean 0.5 1.0 60.0 is no rule"),
     "a maximum below the minimum": (nothing, f"{CUSTOM} --clean 2 60 1", "clean 2.0 60.0 1.0 is no rule"),
@@ -313,10 +313,10 @@ REFUSED = {
     "other corpora's for custom": (nothing, f"{CUSTOM} --archive-dir .", "--archive-dir does not go with custom"),
     "an unknown option": (nothing, "translate --color=red", "unrecognized arguments: --color=red"),
     "no width of the search": (nothing, "evaluate run --beam 0", "argument --beam: must be an integer ≥"),
-    "a search of any width": (nothing, "translate run --beam 1000000000", "at most 1,000"),
+    "a search of any width": (nothing, "translate run --beam 1000000000", "≤ 1,000, got 1000000000"),
     "half a beam": (nothing, "evaluate run --beam 2.5", "argument --beam: must be an integer ≥"),
     "a length penalty that is not a number": (nothing, "evaluate run --lenpen nan", "must be a finite number, got nan"),
-    "a huge length penalty": (nothing, "evaluate run --lenpen 1e9", "1e9 is not between -10 and 10"),
+    "a huge length penalty": (nothing, "evaluate run --lenpen 1e9", "must be between -10 and 10, got 1e9"),
     "the mean of nothing": (nothing, "evaluate run --average 0", "argument --average: must be an integer ≥"),
     "the mean of what is not there": (nothing, "evaluate run --average 100", "not 100"),
     "a mean and one checkpoint": (
@@ -341,7 +341,11 @@ REFUSED = {
     "a language that is not the run's": (nothing, f"{ANALYSE} --source fr", "run does not translate from 'fr'"),
     "no sentence": (nothing, "analyse labels run  dog --out out", "the de text is empty"),
     "a sentence of a megabyte": (nothing, f"analyse labels run {'x' * 10**6} dog --out out", "1,000,000 characters"),
-    "no workers": (nothing, "config bible_de-en_labo --data d --save-dir s --workers 0", "argument --workers: 0 is"),
+    "no workers": (
+        nothing,
+        "config bible_de-en_labo --data d --save-dir s --workers 0",
+        "must be an integer ≥ 1 and ≤ 1,024, got 0",
+    ),
     "too many workers": (
         nothing,
         "config bible_de-en_labo --data d --save-dir s --workers 1000",

@@ -14,7 +14,7 @@ from fairseq import utils as fairseq_utils
 from fairseq.data import Dictionary
 from fairseq.models.transformer import TransformerConfig
 from fairseq_models import configuration
-from fairseq_runs import LABO, TRANSFORMER, assert_same_parameters, parameters, train, trained
+from fairseq_runs import LABO, TRANSFORMER, assert_same_parameters, parameters, train, trained_parameters
 from omegaconf import II, OmegaConf
 
 import labo_fairseq.criterions  # noqa: F401  it replaces what fairseq loads checkpoints with
@@ -141,7 +141,7 @@ def test_meters(state, tmp_path, task, zipped):
     assert meters["wps"].n == 3
     assert meters["train_wall"].sum == 0.5
     (model,), _ = checkpoint_utils.load_model_ensemble([str(path)], task=task)
-    assert_same_parameters(trained(model.state_dict()), trained(state["model"]))
+    assert_same_parameters(trained_parameters(model.state_dict()), trained_parameters(state["model"]))
 
 
 def test_training_continues_from_an_old_checkpoint(data, state, tmp_path):
