@@ -51,7 +51,7 @@ def _read_file(file: Union[str, Path, BinaryIO], map_location: Any) -> Any:
             # of an archive, or of a pickle; torch asks for any amount of memory to read other bytes
             if opened.read(1) not in (b"P", b"\x80"):
                 raise pickle.UnpicklingError("it is neither an archive nor a pickle")
-    if torch.__version__ >= (2, 6):
+    if torch.__version__ >= "2.6":
         with suppress(pickle.UnpicklingError), _safe_globals():
             return torch.serialization.load(file, map_location=map_location, weights_only=True)
     # older torch, or a class that torch does not know
@@ -63,7 +63,9 @@ def _read_file(file: Union[str, Path, BinaryIO], map_location: Any) -> Any:
                 if torch.serialization._is_torchscript_zip(archive):
                     raise safe_pickle.ForbiddenError("torch.jit")
             opened.seek(0)
-        options = {"pickle_module": safe_pickle, **({"weights_only": False} if torch.__version__ >= (1, 13) else {})}
+        options: Dict[str, Any] = {"pickle_module": safe_pickle}
+        if torch.__version__ >= "1.13":
+            options["weights_only"] = False
         return safe_pickle.plain(torch.serialization.load(opened, map_location=map_location, **options))
 
 

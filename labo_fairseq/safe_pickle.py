@@ -16,7 +16,7 @@ import codecs
 import pickle
 import re
 from collections import OrderedDict
-from typing import Any, BinaryIO, Dict, List, Optional, Tuple, Type
+from typing import Any, BinaryIO, ClassVar, Dict, List, Optional, Tuple, Type
 
 import numpy as np
 import torch
@@ -58,9 +58,9 @@ class Numbers(np.ndarray):
         if type(kind) is not NumberType:
             raise ForbiddenError("numpy.ndarray with a forged dtype")
         values = kind.read(content).reshape(shape, order="F" if fortran else "C")
-        super().__setstate__((1, values.shape, values.dtype, bool(fortran), content))
+        super().__setstate__((1, values.shape, values.dtype, bool(fortran), content))  # type: ignore[arg-type]
 
-    def __reduce__(self) -> Tuple:
+    def __reduce__(self) -> Any:
         return self.view(np.ndarray).__reduce__()
 
 
@@ -109,6 +109,8 @@ class Record:
 
     #: of the class, such as ``fairseq.meters.AverageMeter``
     name: str
+    arguments: Tuple[Any, ...]
+    state: Any
 
     def __new__(cls, *arguments: Any) -> "Record":
         record = super().__new__(cls)
@@ -251,13 +253,16 @@ class Unpickler(pickle._Unpickler):
             raise ForbiddenError(f"{module}.{name}")
         return found
 
+    # typeshed knows the one in C alone
+    stack: List[Any]
+
     def load_build(self) -> None:
         record = isinstance(self.stack[-2], Record)
         if not record and type(self.stack[-2]) not in _WITH_STATE:
             raise ForbiddenError(f"a state for {type(self.stack[-2]).__name__}")
-        super().load_build()
+        super().load_build()  # type: ignore[misc]
 
-    dispatch = {**pickle._Unpickler.dispatch, pickle.BUILD[0]: load_build}  # noqa: RUF012  as in pickle
+    dispatch: ClassVar[Dict[int, Any]] = {**pickle._Unpickler.dispatch, pickle.BUILD[0]: load_build}
 
 
 def load(file: BinaryIO, **options: Any) -> Any:

@@ -6,7 +6,7 @@ import math
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import wraps
-from typing import Any, Callable, ClassVar, Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, ClassVar, Dict, Iterator, List, Optional, Tuple
 
 import torch
 from fairseq import utils
@@ -148,14 +148,14 @@ class RegularizedCriterion(LabelSmoothedCrossEntropyCriterion):
         The loss is not scaled yet: a loss scale that is too large overflows the gradient alone, which fairseq corrects.
         """
         if not torch.isfinite(loss).all():
-            update = self.updates.num_updates + 1
+            update = (self.updates.num_updates or 0) + 1
             raise SystemExit(
                 f"{self.name}: the loss of update {update} is {loss.sum().item()}: NaN or inf in the "
                 "logits, the model has diverged. Go on from the last checkpoint with a lower --lr, more "
                 "--warmup-updates or a smaller --clip-norm; instead of --fp16, whose numbers end at 65504, with --bf16"
             )
 
-    def get_terms(self, logits: Tensor, target: Tensor, sample: Dict[str, Any]) -> NamedTuple:
+    def get_terms(self, logits: Tensor, target: Tensor, sample: Dict[str, Any]) -> Any:
         """``loss``, ``nll`` and what is watched, (tokens,) each, 0 where the target is padding; logits: (tokens, K)."""
         raise NotImplementedError
 
@@ -234,7 +234,7 @@ class RegularizedCriterion(LabelSmoothedCrossEntropyCriterion):
         if counted > 0:
             self._batches_without_tokens = None
             return
-        self._batches_without_tokens += 1
+        self._batches_without_tokens = (self._batches_without_tokens or 0) + 1
         if self._batches_without_tokens == _BATCHES_WITHOUT_TOKENS:
             raise SystemExit(
                 f"{self.name}: no target token of the first {_BATCHES_WITHOUT_TOKENS} batches is left to learn from: "
@@ -332,6 +332,7 @@ class RegularizedCriterion(LabelSmoothedCrossEntropyCriterion):
 @torch.no_grad()
 def _are_logits(model: Any, net_output: Any) -> bool:
     """Whether the prediction is the softmax of the output, told from the first position of every sentence."""
+    first: Any
     if torch.is_tensor(net_output):
         first = logits = net_output[:, :1]
     else:

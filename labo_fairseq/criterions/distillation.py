@@ -33,7 +33,7 @@ class KnowledgeDistillationCriterion(RegularizedCriterion):
     def __init__(self, cfg: KnowledgeDistillationConfig, task: Any) -> None:
         super().__init__(cfg, task)
         with self.one_line_errors():
-            self.teacher = Teacher(cfg.teacher_path, task)
+            self.teacher = Teacher(cfg.teacher_path or "", task)
 
     @classmethod
     def check(cls, cfg: KnowledgeDistillationConfig) -> None:

@@ -48,7 +48,7 @@ def output_projection(model: Any) -> nn.Linear:
             raise CannotFuseError(f"{type(model).__name__} does not leave parameters whole outside the model")
         finds_unused = getattr(model, "find_unused_parameters", False)
         model = model.module
-    decoder = getattr(model, "decoder", None)
+    decoder: Any = getattr(model, "decoder", None)
     own = (TransformerDecoderBase.forward, TransformerDecoderBase.output_layer)
     if (getattr(type(decoder), "forward", None), getattr(type(decoder), "output_layer", None)) != own:
         raise CannotFuseError(f"the decoder of {type(model).__name__} is not that of fairseq's Transformer")

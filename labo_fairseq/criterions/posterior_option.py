@@ -27,7 +27,7 @@ class PosteriorProbabilities:
     """In place of the ``get_normalized_probs`` of a model."""
 
     def __init__(self, model: nn.Module, log_posterior: LogPosterior) -> None:
-        self._predictions = model.get_normalized_probs
+        self._predictions: Any = model.get_normalized_probs
         self._log_posterior = log_posterior
         #: fairseq's generator has divided the logits by it
         self.temperature = 1.0

@@ -28,7 +28,7 @@ class Teacher:
     """
 
     def __init__(self, paths: str, task: Any) -> None:
-        self._models: List[nn.Module] = [_load(path, task) for path in utils.split_paths(paths)]
+        self._models: List[Any] = [_load(path, task) for path in utils.split_paths(paths)]
         #: whether :meth:`follow` has been called
         self.following = False
 

@@ -61,8 +61,9 @@ def merge_files(
             if section != "criterion" or name in files["criterion"]["criterion"]:
                 OmegaConf.update(own, str(key), value, merge=False)
         config = OmegaConf.merge(*files.values(), schedule, own)
-        merged = OmegaConf.to_container(OmegaConf.merge(config, OmegaConf.from_dotlist(values)))
-        _check(OmegaConf.to_container(config), merged)
+        merged: Any = OmegaConf.to_container(OmegaConf.merge(config, OmegaConf.from_dotlist(values)))
+        plain: Any = OmegaConf.to_container(config)
+        _check(plain, merged)
     except (OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
         raise UserError(f"the settings {' '.join(overrides)} do not fit: {str(error).splitlines()[0]}") from None
     return merged
@@ -75,7 +76,8 @@ def has_warmup(method: str) -> bool:
 
 def takes_teachers(method: str) -> bool:
     """Whether a method's file names a teacher, which it leaves to be given."""
-    return "teacher_path" in OmegaConf.to_container(_load("criterion", method))["criterion"]
+    declared: Any = OmegaConf.to_container(_load("criterion", method))
+    return "teacher_path" in declared["criterion"]
 
 
 def _load(group: str, name: str) -> Any:

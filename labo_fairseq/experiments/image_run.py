@@ -300,7 +300,7 @@ def _hard_images(train: ImageSet, trainer: Trainer) -> Dict[str, np.ndarray]:
 
 def _save_arrays(path: Path, arrays: Dict[str, np.ndarray]) -> None:
     with atomic_write(path) as part:
-        np.savez(part, **arrays)
+        np.savez(part, **arrays)  # type: ignore[arg-type]
 
 
 def _device_name(device: torch.device) -> str:

@@ -60,11 +60,11 @@ def load_safely() -> None:
     """Replace what fairseq loads checkpoints with, and its ``eval``; a refused one ends the process with one line."""
     checkpoint_utils.load_checkpoint_to_cpu = _in_one_line(load_to_cpu)
     checkpoint_utils.load_ema_from_checkpoint = _in_one_line(_load_ema_to_cpu)
-    if torch.__version__ >= (2, 6):
+    if torch.__version__ >= "2.6":
         distributed_utils._broadcast_object_slow = _from_another_worker
     for name, module in list(sys.modules.items()):
         if name.split(".")[0] == "fairseq":
-            module.eval = calculate  # found before the built-in one
+            vars(module)["eval"] = calculate  # found before the built-in one
 
 
 def _load_ema_to_cpu(path: str) -> Any:

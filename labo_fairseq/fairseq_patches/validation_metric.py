@@ -40,7 +40,8 @@ def _named_by_user() -> bool:
     if given.best_checkpoint_metric or any(other.lstrip("+").startswith(f"{key}=") for other in others):
         return True
     # Hydra may have changed the working directory
-    folder = Path(multiprocessing.process.ORIGINAL_DIR, given.config_dir or given.config_path or "")
+    started_in: str = multiprocessing.process.ORIGINAL_DIR  # type: ignore[attr-defined]
+    folder = Path(started_in, given.config_dir or given.config_path or "")
     file = (folder / (given.config_name or "config")).with_suffix(".yaml")
     return file.is_file() and OmegaConf.select(OmegaConf.load(file), key) is not None
 

@@ -232,7 +232,8 @@ def _read_idx(declaration: Declaration, settings: Dict[str, Any], archive_dir: O
         if pixels.dim() != 3 or labels.shape != pixels.shape[:1] or labels.max() >= len(declaration.classes):
             raise UserError(f"{list(paths.values())[2 * number]} and its labels do not fit each other")
         sets.append(ImageArray(pixels[:, None], labels))
-    return _finish(*sets, declaration.classes, _digests(paths), settings)
+    train, test = sets
+    return _finish(train, test, declaration.classes, _digests(paths), settings)
 
 
 def read_idx(path: Path) -> Tensor:
@@ -267,7 +268,7 @@ def _read_cifar(declaration: Declaration, settings: Dict[str, Any], archive_dir:
     members = _read_members(path, [f"{folder}/{name}" for name in (words, *parts, test)])
     names = members[0].decode("ascii").split()
     sets = [read_cifar(content, fine, names, path) for content in (b"".join(members[1:-1]), members[-1])]
-    return _finish(*sets, names, _digests(paths), settings)
+    return _finish(sets[0], sets[1], names, _digests(paths), settings)
 
 
 def _read_members(path: Path, names: Sequence[str]) -> List[bytes]:

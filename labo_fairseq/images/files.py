@@ -59,9 +59,9 @@ class ImageFiles:
 
     def _square(self, path: Path, seed: Optional[int]) -> Tensor:
         image = decode(path)
-        box = center_box(*image.size, self.size / self.resize)
+        box = center_box(image.width, image.height, self.size / self.resize)
         if seed is not None:
-            box = random_box(*image.size, generator_at(seed))
+            box = random_box(image.width, image.height, generator_at(seed))
         square = image.resize((self.size, self.size), _bilinear(), box=box)
         return (
             torch.frombuffer(bytearray(square.tobytes()), dtype=torch.uint8)
@@ -103,10 +103,10 @@ def _eight_bits(image: Any) -> Any:
     return Image.fromarray(np.clip(np.rint(values / scale), 0, 255).astype(np.uint8), "L")
 
 
-def _bilinear() -> int:
+def _bilinear() -> Any:
     from PIL import Image
 
-    return Image.BILINEAR
+    return Image.BILINEAR  # type: ignore[attr-defined]
 
 
 def center_box(width: int, height: int, share: float) -> Tuple[float, float, float, float]:
@@ -135,8 +135,8 @@ def random_box(width: int, height: int, generator: torch.Generator) -> Tuple[flo
             return left, upper, left + w, upper + h
     ratio = min(max(width / height, _RATIO[0]), _RATIO[1])
     wide, high = min(width, height * ratio), min(height, width / ratio)
-    left, upper = (width - wide) / 2, (height - high) / 2
-    return left, upper, left + wide, upper + high
+    x, y = (width - wide) / 2, (height - high) / 2
+    return x, y, x + wide, y + high
 
 
 def list_classes(folder: Path) -> Tuple[str, ...]:

@@ -20,6 +20,9 @@ def _conv(inputs: int, outputs: int, size: int, stride: int = 1, groups: int = 1
 class _Residual(nn.Module):
     """relu(body(x) + shortcut(x)); the shortcut is a projection where the shape changes."""
 
+    #: outputs per unit of width
+    expansion: int
+
     def __init__(self, body: nn.Sequential, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
         self.body = body

@@ -141,7 +141,7 @@ class _LinearLoss(torch.autograd.Function):
                 grads = [make() if need else None for make, need in zip(made, needed)]
             else:
                 inputs = (hidden, weight, bias, target, ignored, tuple(beside))
-                _, grads = _project_and_reduce(*inputs, ctx.kernel, needed, scale)
+                grads = _project_and_reduce(*inputs, ctx.kernel, needed, scale)[1]
         elif not grad_loss.eq(1).all():
             for grad in grads:
                 if grad is not None:

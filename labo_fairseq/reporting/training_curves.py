@@ -31,10 +31,11 @@ def plot_training(
         quantities: name in the log → what the method logs beside loss and nll; those of one unit share a panel.
     """
     curves = read_curves(log)
+    known = quantities or {}
     of_unit: Dict[str, List[str]] = {}
-    for name, quantity in (quantities or {}).items():
+    for name, quantity in known.items():
         of_unit.setdefault(quantity.unit, []).append(name)
-    labels = {unit: ", ".join(quantities[name].label for name in names) for unit, names in of_unit.items()}
+    labels = {unit: ", ".join(known[name].label for name in names) for unit, names in of_unit.items()}
     panels = [*_PANELS, *((_title(labels[unit], unit), names) for unit, names in of_unit.items())]
 
     def paint(figure: Any) -> None:
