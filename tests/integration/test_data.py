@@ -155,7 +155,7 @@ def test_cleaned_and_cut_like_the_scripts_of_fairseq(corpus, tmp_path):
         "test_more": corpus["valid"],
     }
     for split, pairs_of in expected.items():
-        assert list(zip(*(read_lines(data.raw(split, side)) for side in ("de", "en")))) == pairs_of
+        assert list(zip(*(read_lines(data.raw(split, side)) for side in ("de", "en")))) == list(pairs_of)
         tokens = list(read_lines(data.tokens(split, "en")))
         assert tokens == [line.lower() for line in tokens]
     assert data.pairs == {split: len(pairs_of) for split, pairs_of in expected.items()}
