@@ -275,7 +275,10 @@ def test_fashion_mnist_is_read_from_idx_files(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"no gzip", gzip.compress(b"\0\0\x08\1\0\0\0\5abc"), gzip.compress(b"\0\0\x0d\1\0\0\0\1abcd")]
+    "content",
+    [b"", b"no gzip", gzip.compress(b"\0\0\x08\1\0\0\0\5abc"), gzip.compress(b"\0\0\x0d\1\0\0\0\1abcd")],
+    # gzip writes down the time, and two processes of pytest-xdist must name the tests alike
+    ids=["nothing", "no gzip", "too short", "of another type"],
 )
 def test_a_file_that_is_no_idx_is_refused(tmp_path, content):
     path = tmp_path / "x.gz"
