@@ -74,7 +74,10 @@ class ImageRun:
 def is_image_run(folder: Path) -> bool:
     """Whether ``folder`` holds a finished run on images."""
     path = folder / "result.json"
-    return path.is_file() and "dataset" in read_json(path).get("settings", {}).get("config", {})
+    if not path.is_file():
+        return False
+    # in fairseq's configurations "dataset" is a group of settings
+    return isinstance(read_json(path).get("settings", {}).get("config", {}).get("dataset"), str)
 
 
 def load_image_run(folder: Path) -> ImageRun:
