@@ -401,7 +401,7 @@ def test_a_corpus_is_added_by_one_file(chinese):
         "multilingual": ["en-zh", "zh-en"],
         "splits": {"train": "a.{language}", "valid": "valid.{language}", "test": "news.{language}"},
         "preprocessing": {"subwords": 250},
-        "training": {"model": "transformer_tiny", "schedule": "by_size", "settings": {"optimization.lr": [0.001]}},
+        "training": {"model": "transformer_tiny", "schedule": "multi30k8k"},
     }
     (chinese / "toy.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
     done = run(
