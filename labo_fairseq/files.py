@@ -36,7 +36,7 @@ def shipped_corpora() -> List[str]:
     return sorted(path.stem for path in (configs() / "corpora").glob("*.yaml"))
 
 
-def datasets() -> List[str]:
+def shipped_datasets() -> List[str]:
     """Names of the data sets of images: the files in ``configs/datasets``."""
     return sorted(path.stem for path in (configs() / "datasets").glob("*.yaml"))
 

@@ -116,3 +116,14 @@ _labo_check_tools() {
         return 1
     }
 }
+
+# run_images DATASET NETWORK [--network NAME] [options]: one run on images, by default with NETWORK
+run_images() {
+    local dataset="$1" network="$2"
+    shift 2
+    if [ "${1:-}" = --network ]; then
+        network="${2:?--network needs a name}"
+        shift 2
+    fi
+    exec python -m labo_fairseq run "$dataset" "$network" "$@"
+}

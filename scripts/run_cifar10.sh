@@ -6,9 +6,4 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 use_environment images
-network=resnet18
-if [ "${1:-}" = --network ]; then
-    network="${2:?--network needs a name}"
-    shift 2
-fi
-exec python -m labo_fairseq run cifar10 "$network" "$@"
+run_images cifar10 resnet18 "$@"

@@ -20,21 +20,27 @@ _AT_THE_START = ("PYTHON", "OMP_", "MKL_", "KMP_", "LD_")  # variables that are 
 
 
 class ForkServer:
-    """A server, started with the first command; it ends with the process that started it."""
+    """A server, started with the first command; it ends with the process that started it, or when it is closed.
 
-    def __init__(self):
+    Args:
+        commands: what it can run.
+        environment: its variables; by default those of this process when it starts.
+    """
+
+    def __init__(self, commands=COMMANDS, environment=None):
         self._process = None
-        self._environment = {}
+        self._commands = commands
+        self._environment = environment
 
     def serves(self, environment):
         """Whether a child would find these variables as a new process does."""
-        if self._process is None:
-            self._start()
+        self._start()
         names = {name for name in {*environment, *self._environment} if name.startswith(_AT_THE_START)}
         return all(environment.get(name) == self._environment.get(name) for name in names)
 
     def run(self, arguments, environment, folder):
-        """The exit status of a command of :data:`COMMANDS`, negative for a signal, and its output."""
+        """The exit status of one of its commands, negative for a signal, and its output."""
+        self._start()
         with tempfile.NamedTemporaryFile() as log:
             job = {"arguments": arguments, "environment": environment, "folder": folder, "log": log.name}
             self._process.stdin.write(json.dumps(job) + "\n")
@@ -42,21 +48,43 @@ class ForkServer:
             status = int(self._process.stdout.readline())
             return status, log.read().decode("utf-8")
 
+    def close(self):
+        """End the server."""
+        if self._process is not None:
+            self._process.stdin.close()
+            self._process.wait()
+
     def _start(self):
-        self._environment = dict(os.environ)
+        if self._process is not None:
+            return
+        self._environment = self._environment or dict(os.environ)
         self._process = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8"
+            [sys.executable, __file__, *self._commands],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            encoding="utf-8",
+            env=self._environment,
         )
         atexit.register(self._process.stdin.close)
 
 
-def main():
+def _load_what_a_training_loads():
+    """Parse a command line: what fairseq and Hydra load for it takes more seconds than a test trains."""
+    from fairseq import options
+    from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+
+    arguments = ["data", "--arch", "transformer", "--optimizer", "adam"]
+    convert_namespace_to_omegaconf(options.parse_args_and_arch(options.get_training_parser(), arguments))
+
+
+def main(*commands):
     jobs, replies = os.fdopen(os.dup(0), encoding="utf-8"), os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
-    mains = {name: importlib.import_module(f"fairseq_cli.{name[8:]}").cli_main for name in COMMANDS}
+    mains = {name: importlib.import_module(f"fairseq_cli.{_module(name)}").cli_main for name in commands}
     with suppress(ImportError):  # older torch
         import torch._dynamo  # noqa: F401  an optimizer imports it
+    _load_what_a_training_loads()
     for line in iter(jobs.readline, ""):
         job = json.loads(line)
         child = os.fork()
@@ -76,5 +104,9 @@ def main():
         replies.flush()
 
 
+def _module(command):
+    return command[len("fairseq-") :].replace("-", "_")
+
+
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

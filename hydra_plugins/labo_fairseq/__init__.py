@@ -26,16 +26,22 @@ class CriterionsPlugin(SearchPathPlugin):
 
 
 def _asked_for() -> Iterator[str]:
-    """Names of criterions on the command line, and in the defaults of the configuration that it names."""
-    for word in sys.argv[1:]:
-        group, _, names = word.lstrip("+").partition("=")
-        if group == "criterion":
-            yield from names.split(",")  # several in a sweep
+    """Names of criterions on the command line, and in the defaults of the configuration that it names.
+
+    A configuration folder may have a file of its own for a criterion. Hydra would merge it with what we register under
+    the same name, so that such a name is not asked of us.
+    """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--config-dir", "-cd")
+    parser.add_argument("--config-dir", "-cd", type=Path, default=Path("."))
     parser.add_argument("--config-name", "-cn")
-    given, _ = parser.parse_known_args()
-    if given.config_dir and given.config_name:
-        file = Path(given.config_dir, given.config_name).with_suffix(".yaml")
+    given, words = parser.parse_known_args()
+    names = []
+    for word in words:
+        group, _, value = word.lstrip("+").partition("=")
+        if group == "criterion":
+            names += value.split(",")  # several in a sweep
+    if given.config_name:
+        file = (given.config_dir / given.config_name).with_suffix(".yaml")
         if file.is_file():
-            yield from _IN_DEFAULTS.findall(file.read_text(encoding="utf-8"))
+            names += _IN_DEFAULTS.findall(file.read_text(encoding="utf-8"))
+    return (name for name in names if not (given.config_dir / "criterion" / f"{name}.yaml").is_file())

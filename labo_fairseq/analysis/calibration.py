@@ -266,7 +266,18 @@ class Calibration:
         return asdict(self)
 
 
-class CalibrationAnalysis(Analysis):
+class AnalysisInBins(Analysis):
+    """An analysis with the option ``--bins`` of the expected calibration error."""
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        super().add_arguments(parser)
+        parser.add_argument("--bins", type=whole(1, 1000), default=10, metavar="M", help="number of bins of the ECE")
+
+    def options(self, args: Namespace) -> Dict[str, Any]:
+        return {"bins": args.bins}
+
+
+class CalibrationAnalysis(AnalysisInBins):
     """Calibration of p, of the posterior and of temperature scaling, of tokens and of sentences."""
 
     name = "calibration"
@@ -277,13 +288,6 @@ class CalibrationAnalysis(Analysis):
         "that inverts its training objective, and of temperature scaling fitted on the validation set. Of its own "
         "translations: how well their mean token probability ranks them by chrF."
     )
-
-    def add_arguments(self, parser: ArgumentParser) -> None:
-        super().add_arguments(parser)
-        add_bins(parser)
-
-    def options(self, args: Namespace) -> Dict[str, Any]:
-        return {"bins": args.bins}
 
     def run(self, runs: Sequence[Run], folder: Path, **options: Any) -> AnalysisResult:
         """Options: ``bins`` of the calibration errors."""
@@ -299,11 +303,6 @@ class CalibrationAnalysis(Analysis):
                     measured += _measure(run, model, test, name, kinds, temperature, bins, folder / TRANSLATIONS)
         order = [test.name for test in held_out(runs[0])]
         return calibration_result(sorted(measured, key=lambda one: order.index(one.test)), bins)
-
-
-def add_bins(parser: ArgumentParser) -> None:
-    """The option ``--bins``."""
-    parser.add_argument("--bins", type=whole(1, 1000), default=10, metavar="M", help="number of bins of the ECE")
 
 
 def probabilities_of(

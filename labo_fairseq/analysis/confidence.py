@@ -1,6 +1,5 @@
 """How probable a model finds the tokens that it chooses: figure 2 of the paper, and teacher forcing beside it."""
 
-from argparse import ArgumentParser, Namespace
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import product
@@ -12,11 +11,11 @@ import numpy as np
 from ..evaluation.runs import Run, runs_by_name
 from ..reporting.figure import Figure, legend_above, plain
 from ..reporting.table import Table
-from .base import Analysis, AnalysisResult
+from .base import AnalysisResult
 from .calibration import (
+    AnalysisInBins,
     Bin,
     Predictions,
-    add_bins,
     check_bins,
     expected_calibration_error,
     join,
@@ -96,7 +95,7 @@ def summarize_teacher_forced(tokens: Predictions, bins: int = 10) -> TeacherForc
     return TeacherForcedSummary(len(tokens.correct), probability, confidence, accuracy, entropy, error, diagram)
 
 
-class ConfidenceAnalysis(Analysis):
+class ConfidenceAnalysis(AnalysisInBins):
     """Probabilities of hypothesis tokens on the thirds by Frequency Score (figure 2); teacher-forced predictions."""
 
     name = "confidence"
@@ -105,13 +104,6 @@ class ConfidenceAnalysis(Analysis):
         "The probabilities of the tokens that beam search with beam 5 chose; and, with the reference given token by "
         "token, accuracy, confidence, entropy and expected calibration error."
     )
-
-    def add_arguments(self, parser: ArgumentParser) -> None:
-        super().add_arguments(parser)
-        add_bins(parser)
-
-    def options(self, args: Namespace) -> Dict[str, Any]:
-        return {"bins": args.bins}
 
     def run(self, runs: Sequence[Run], folder: Path, **options: Any) -> AnalysisResult:
         """Options: ``bins`` of the expected calibration error."""

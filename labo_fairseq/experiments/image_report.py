@@ -13,7 +13,7 @@ from ..analysis.calibration import Bin, expected_calibration_error, predictions,
 from ..analysis.labels import Labeling, Position, label_positions
 from ..errors import UserError
 from ..evaluation.runs import read_json
-from ..evaluation.significance import SAMPLES, SEED
+from ..evaluation.significance import SAMPLES, SEED, two_sided_p
 from ..files import atomic_write, write_json
 from ..reporting.figure import PALETTE, Figure, legend_above, plain, save_png
 from ..reporting.html import Block, Paragraph, Section, page
@@ -86,8 +86,7 @@ _HARD_TEXT = Paragraph(
 def significance(runs: Sequence[ImageRun]) -> Dict[str, Any]:
     """Name of a run → p that its difference in accuracy from the first run is chance; None for the first.
 
-    Paired bootstrap over the test images, in both directions, as for translations: the share of samples whose
-    difference departs from the mean of all samples at least as far as the one seen departs from 0.
+    Paired bootstrap over the test images, see :func:`two_sided_p`.
     """
     correct = []
     for run in runs:
@@ -98,9 +97,7 @@ def significance(runs: Sequence[ImageRun]) -> Dict[str, Any]:
     p_values: Dict[str, Any] = {}
     for name, mine in zip(_by_name(runs), correct):
         gained = mine - correct[0]
-        differences = drawn @ gained / images
-        departures = np.abs(differences - differences.mean())
-        p_values[name] = float((np.sum(departures >= abs(gained.mean())) + 1) / (SAMPLES + 1))
+        p_values[name] = two_sided_p(float(gained.mean()), drawn @ gained / images)
     p_values[next(iter(p_values))] = None
     return p_values
 

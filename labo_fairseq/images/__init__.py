@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from .. import files
+from ..files import shipped_datasets
 
 
 def is_dataset(name: str) -> bool:
@@ -12,6 +12,6 @@ def is_dataset(name: str) -> bool:
     What tells it from the declaration of a corpus is the mean of its channels.
     """
     path = Path(name)
-    if name in files.datasets() or path.suffix not in (".yaml", ".yml") or not path.is_file():
-        return name in files.datasets()
+    if name in shipped_datasets() or path.suffix not in (".yaml", ".yml") or not path.is_file():
+        return name in shipped_datasets()
     return re.search(r"^mean *:", path.read_text(encoding="utf-8", errors="replace"), re.MULTILINE) is not None

@@ -20,7 +20,7 @@ from torch.utils.data import Dataset
 
 from ..data.archives import Archive, archive_folder, cache_folder, fetch, fetch_wheel
 from ..errors import UserError
-from ..files import configs, datasets, digest_of
+from ..files import configs, digest_of, shipped_datasets
 from .files import ImageFiles, list_classes, list_images
 
 #: of the images that are drawn for validation: all runs and methods have the same
@@ -119,11 +119,6 @@ class ImageData(NamedTuple):
         return ImageData(few[0], few[1], few[2], self.classes, self.files)  # type: ignore[arg-type]
 
 
-def declared() -> List[str]:
-    """Names of the data sets of ``configs/datasets``."""
-    return datasets()
-
-
 def load_declaration(name: str) -> Declaration:
     """The declaration ``name`` of ``configs/datasets``, or the YAML file of that path.
 
@@ -131,8 +126,8 @@ def load_declaration(name: str) -> Declaration:
         UserError: there is none, or it is not a declaration.
     """
     own = name.endswith((".yaml", ".yml"))
-    if not own and name not in declared():
-        raise UserError(f"unknown data set {name!r}: choose from {', '.join(declared())}, or name a YAML file")
+    if not own and name not in shipped_datasets():
+        raise UserError(f"unknown data set {name!r}: choose from {', '.join(shipped_datasets())}, or name a YAML file")
     path = Path(name) if own else configs() / "datasets" / f"{name}.yaml"
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))

@@ -194,6 +194,9 @@ class Sharded(torch.nn.Module):
     def get_targets(self, sample, net_output):
         return self.module.get_targets(sample, net_output)
 
+    def get_normalized_probs(self, net_output, log_probs, sample=None):
+        return self.module.get_normalized_probs(net_output, log_probs, sample)
+
 
 def test_an_unknown_wrapper_is_left_alone(task, model, batch, caplog):
     with caplog.at_level(logging.WARNING):

@@ -200,7 +200,7 @@ def folders(data, tmp_path_factory):
     xlm = ("--task", "translation_from_pretrained_xlm", "--joined-dictionary", "--destdir", root / "xlm")
     lazy = ("--dataset-impl", "lazy", *shared, "--destdir", root / "laser" / "corpus" / "de-en")
     jobs = [job(root, options[0].strip("-"), "preprocess", (*preprocess, *options)) for options in (xlm, lazy)]
-    assert fork(root, jobs) == [0, 0], [Path(each["log"]).read_text()[-2000:] for each in jobs]
+    assert fork(jobs) == [0, 0], [Path(each["log"]).read_text()[-2000:] for each in jobs]
     stem = str(root / "laser" / "corpus" / "de-en" / "train.de-en.")
     pair = {"id": 0, "src": stem + "de", "tgt": stem + "en"}
     vocabulary = str(data.binarized / "dict.en.txt")
@@ -244,7 +244,7 @@ def trainings(folders):
                 *("--max-update", "2", "--no-epoch-checkpoints", *criterion, *WARMUP, *rest),
             )
             jobs[row, column] = job(folders, f"{number}-{column}", "train", arguments)
-    ended = fork(folders, list(jobs.values()), (folders / "path", Path(__file__).parents[2]))
+    ended = fork(list(jobs.values()), (folders / "path", Path(__file__).parents[2]))
     return {key: (status, *outcome(each)) for (key, each), status in zip(jobs.items(), ended)}
 
 

@@ -147,7 +147,7 @@ def test_every_criterion_is_a_name_for_hydra(tmp_path):
     jobs.append(job(tmp_path, "file", "hydra-train", in_file))
     jobs.append(job(tmp_path, "fairseqs", "hydra-train", ("criterion=cross_entropy", "--cfg", "job")))
     jobs.append(job(tmp_path, "none", "hydra-train", ("criterion=unknown", "--cfg", "job")))
-    assert fork(tmp_path, jobs) == [0] * (len(names) + 2) + [1]
+    assert fork(jobs) == [0] * (len(names) + 2) + [1]
     for name in names:
         log = (tmp_path / f"{name}.log").read_text(encoding="utf-8")
         composed = yaml.safe_load(log[re.search(r"^(common|_name):", log, re.MULTILINE).start() :])["criterion"]

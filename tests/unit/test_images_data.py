@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 from labo_fairseq.errors import UserError
+from labo_fairseq.files import shipped_datasets
 from labo_fairseq.images.datasets import (
     DATA,
     ImageArray,
-    declared,
     load_data,
     load_declaration,
     read_idx,
@@ -288,8 +288,8 @@ def test_a_file_that_is_no_idx_is_refused(tmp_path, content):
 
 
 def test_every_declaration_can_be_read():
-    assert {"digits", "cifar10", "cifar100", "imagenet", "fashion_mnist", "folders"} <= set(declared())
-    for name in declared():
+    assert {"digits", "cifar10", "cifar100", "imagenet", "fashion_mnist", "folders"} <= set(shipped_datasets())
+    for name in shipped_datasets():
         assert load_declaration(name).title
 
 
