@@ -9,8 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, List, Optional
 
-from . import __version__
-from .cli_types import BEAM, PROCESSES, SEED, Help, Parser, finite, length_penalty, whole
+from .cli_types import BEAM, PROCESSES, SEED, Help, Parser, Versions, finite, length_penalty, whole
 from .errors import UserError, advice
 from .files import image_methods, methods, shipped_corpora
 from .images import is_dataset
@@ -39,7 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
         "your own training:\n\nfairseq-train DATA --user-dir $(labo-fairseq user-dir) --criterion labo ...",
         formatter_class=Help,
     )
-    parser.add_argument("--version", action="version", version=f"labo-fairseq {__version__}")
+    parser.add_argument("--version", action=Versions, nargs=0, help="print the versions that a bug report needs")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add in (
         _add_user_dir,

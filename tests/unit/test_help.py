@@ -1,7 +1,9 @@
 """``--help`` of every command, and ``--version``."""
 
 import argparse
+import platform
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -42,7 +44,10 @@ def test_commands_are_whole_in_the_help():
 
 
 def test_version():
-    assert run(LABO, "--version").stdout.strip() == f"labo-fairseq {__version__}"
+    lines = run(LABO, "--version").stdout.splitlines()
+    assert lines[0] == f"labo-fairseq {__version__}"
+    assert {f"Python {platform.python_version()}", f"torch {metadata.version('torch')}"} <= set(lines)
+    assert any(line.startswith("fairseq") for line in lines)
 
 
 def test_experiment_grid_is_short_for_experiment_run_grid(capsys, tmp_path):
