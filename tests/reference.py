@@ -60,6 +60,12 @@ def distillation(logits: Tensor, target: Tensor, teacher: Tensor, alpha: float) 
     return (1 - alpha) * cross_entropy + alpha * divergence(teacher.double(), log_p)
 
 
+def rdrop(logits: Tensor, other: Tensor) -> Tensor:
+    """L_KL of Eq. 2 of Wu et al. (2021) for every token: the mean of KL(p‖q) and KL(q‖p)."""
+    log_p, log_q = logits.double().log_softmax(-1), other.double().log_softmax(-1)
+    return (times(log_p.exp(), log_p - log_q) + times(log_q.exp(), log_q - log_p)).sum(-1) / 2
+
+
 def one_hot(target: Tensor, log_p: Tensor) -> Tensor:
     return torch.zeros_like(log_p).scatter_(-1, target[:, None], 1.0)
 

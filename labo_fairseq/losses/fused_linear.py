@@ -22,7 +22,8 @@ from .blockwise import (
     targets_and_mask,
     whole_gradient,
 )
-from .labo import ADAPTIVE, LaboOptions, LaboTerms, UniformSmoothing, labo_kernel, labo_terms_with
+from .label_smoothing import smoothing_over_others
+from .labo import ADAPTIVE, LaboOptions, LaboTerms, labo_kernel, labo_terms_with
 
 # Logits in a chunk: enough rows to keep a matrix product busy, few beside those of a batch.
 _CHUNK_ELEMENTS = 1 << 23
@@ -66,9 +67,7 @@ def linear_smoothed_terms(
 
     For the other arguments and the errors see :func:`linear_labo_terms`.
     """
-    k = weight.size(0)
-    # Eq. 1 spreads α over all K classes: its α is the larger one
-    options = UniformSmoothing(epsilon * k / max(k - 1, 1))
+    options = smoothing_over_others(epsilon, weight.size(0))
     return linear_labo_terms_with(options, hidden, weight, target, ignore_index, bias)
 
 

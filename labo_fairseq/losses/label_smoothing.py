@@ -1,13 +1,40 @@
 """Label smoothing (Szegedy et al., 2016; Eq. 1 of the paper), and cross-entropy, which is that of mass 0.
 
-The losses are PyTorch's and fairseq's own; fused with the projection they are in :mod:`.fused_linear`. Here is what
-turns the prediction of a model that was trained with one of them into a calibrated one.
+The losses are PyTorch's and fairseq's own; here is fairseq's in closed form, with the terms of LABO, of which it is a
+case. Fused with the projection they are in :mod:`.fused_linear`. Here is also what turns the prediction of a model
+that was trained with one of them into a calibrated one.
 """
+
+from typing import Optional
 
 from torch import Tensor
 
 from .blockwise import accumulator, check_classes
-from .labo import UniformSmoothing, labo_log_posterior_with
+from .labo import LaboTerms, UniformSmoothing, labo_log_posterior_with, labo_terms_with
+
+
+def smoothing_over_others(epsilon: float, k: int) -> UniformSmoothing:
+    """fairseq's label smoothing, which spreads ``epsilon`` over the K − 1 classes beside the target.
+
+    Eq. 1 spreads α over all K classes: its α is the larger one.
+    """
+    return UniformSmoothing(epsilon * k / max(k - 1, 1))
+
+
+def smoothed_terms(
+    logits: Tensor, target: Tensor, epsilon: float = 0.1, ignore_index: Optional[int] = -100
+) -> LaboTerms:
+    """The terms of fairseq's label smoothing: its loss but for rounding, with the closed-form gradient.
+
+    Args:
+        logits, target, ignore_index: see :func:`.labo.labo_terms`.
+        epsilon: the mass in [0, 1) of the classes beside the target; 0 is cross-entropy.
+
+    Raises:
+        ValueError: an option out of range, shapes that do not fit, or fewer than two classes.
+    """
+    options = smoothing_over_others(check_smoothing(epsilon), logits.size(-1))
+    return labo_terms_with(options, logits, target, ignore_index)
 
 
 def cross_entropy_log_posterior(logits: Tensor) -> Tensor:
