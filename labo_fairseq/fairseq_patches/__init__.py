@@ -1,14 +1,11 @@
-"""What this plugin patches in fairseq itself, for every training that it is a part of; one fault per module."""
+"""What this plugin patches in fairseq itself, for every training that it is a part of; one subject per module."""
 
+from .batches import end_readers, keep_last_batches
 from .checkpoint_files import copy_atomically, explain_mismatches
-from .checkpoint_state import save_all_state
 from .command_line import remember_arguments
 from .cpu_workers import train_on_cpus
-from .dataloader_shutdown import end_readers
-from .exact_resume import resume_exactly
-from .last_batches import keep_last_batches
-from .masked_lm_dictionary import load_masked_lm_dictionaries
-from .pretrained_bart import name_options_of_pretrained_bart
+from .exact_resume import resume_exactly, save_all_state
+from .pretrained_tasks import load_pretrained_tasks
 from .safe_checkpoint_loading import load_safely
 from .validation_metric import choose_models_by_one_metric
 
@@ -23,7 +20,6 @@ def apply_patches() -> None:
     end_readers()
     train_on_cpus()
     keep_last_batches()
-    name_options_of_pretrained_bart()
-    load_masked_lm_dictionaries()
+    load_pretrained_tasks()
     choose_models_by_one_metric()
     save_all_state()  # wraps what comes before, which takes values of another metric out of a checkpoint

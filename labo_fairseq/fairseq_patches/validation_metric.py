@@ -19,8 +19,8 @@ from fairseq.optim.lr_scheduler.reduce_lr_on_plateau import ReduceLROnPlateauLRS
 from fairseq.trainer import Trainer
 from omegaconf import OmegaConf
 
-from .checkpoint_state import EARLY_STOPPING
 from .command_line import arguments
+from .exact_resume import EARLY_STOPPING
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from fairseq.optim.dynamic_loss_scaler import DynamicLossScaler
 from fairseq_runs import assert_same_parameters, parameters, train_here, validations
 
 from labo_fairseq.checkpoints import load_checkpoint
-from labo_fairseq.fairseq_patches.checkpoint_state import _restore_scaler, _scaler_state
+from labo_fairseq.fairseq_patches.exact_resume import _restore_scaler, _scaler_state
 
 #: a rate so high that the validation nll goes up and down; short epochs
 RESTLESS = (
