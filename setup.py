@@ -62,6 +62,9 @@ setup(
     ],
     extras_require={
         "comet": ["unbabel-comet>=2.0"],
+        # MeCab, which sacreBLEU cuts Japanese and Korean into words with
+        "ja": ["sacrebleu[ja]>=2.0"],
+        "ko": ["sacrebleu[ko]>=2.2"],
         "plots": PLOTS,
         "images": IMAGES,
         "docs": DOCS,

@@ -3,9 +3,9 @@
     python3 scripts/update_constraints.py            for 3.8, 3.9, 3.10 and 3.11, as far as these Pythons are here
     python3 scripts/update_constraints.py 3.11       for one of them
 
-pip resolves the package with its extras (but for comet, which holds NumPy back) and what builds it, within the limits
-of constraints/fairseq-*.in, and installs nothing; it takes a few minutes per version. Then run the tests, and commit
-the files together.
+pip resolves the package with its extras (but for comet, which holds NumPy back, and MeCab) and what builds it, within
+the limits of constraints/fairseq-*.in, and installs nothing; it takes a few minutes per version. Then run the tests,
+and commit the files together.
 """
 
 import argparse
@@ -22,8 +22,8 @@ from typing import Any, Dict, List, Optional
 ROOT = Path(__file__).resolve().parents[1]
 CONSTRAINTS = ROOT / "constraints"
 VERSIONS = ("3.8", "3.9", "3.10", "3.11")
-# extras that no script installs, and whose requirements would hold back all others
-UNPINNED = ("comet",)
+# extras that no script installs: the requirements of comet would hold back all others, MeCab is for two languages
+UNPINNED = ("comet", "ja", "ko")
 # beside the package: what installs it, and what its dependencies are compiled with
 BUILD = ("pip", "setuptools", "wheel", "cython")
 _PIP = "pip==24.0"  # tells what it resolved, and reads the metadata of fairseq 0.12.2

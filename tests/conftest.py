@@ -5,9 +5,9 @@ import pytest
 from fairseq_runs import command, run
 
 from labo_fairseq.data.archives import cache_folder, fetch
-from labo_fairseq.data.bible import read_bible
 from labo_fairseq.data.corpora import split_by_group
 from labo_fairseq.data.corpora.declaration import load_declaration
+from labo_fairseq.data.corpora.readers import read_bible
 from labo_fairseq.data.preprocess import Recipe, prepare
 from labo_fairseq.errors import UserError
 

@@ -15,9 +15,6 @@ MOSES = frozenset(
     )
 )
 
-#: language → sacreBLEU's tokenizer, where it is not "13a"
-_TOKENIZERS = {"zh": "zh", "yue": "zh", "ja": "ja-mecab", "ko": "ko-mecab"}
-
 #: a language, a script such as Hant, a region such as BR or 419
 _CODE = re.compile(r"[a-z]{2,3}(_[a-z]{4})?(_([a-z]{2}|\d{3}))?")
 
@@ -25,11 +22,6 @@ _CODE = re.compile(r"[a-z]{2,3}(_[a-z]{4})?(_([a-z]{2}|\d{3}))?")
 def has_moses_rules(language: str) -> bool:
     """Whether Moses' tokenizer knows this language, written as it is here: ``pt`` yes, ``pt_br`` no."""
     return language in MOSES
-
-
-def bleu_tokenizer(language: str) -> str:
-    """sacreBLEU's tokenizer for text in this language: ``"zh"``, ``"ja-mecab"``, ``"ko-mecab"``, else ``"13a"``."""
-    return _TOKENIZERS.get(language.split("_")[0], "13a")
 
 
 def language_token(directions: Sequence[Pair]) -> str:

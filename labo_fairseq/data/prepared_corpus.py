@@ -9,8 +9,7 @@ from ..errors import UserError
 from ..files import digest_of, shipped_corpora, write_json
 from .corpora.declaration import load_declaration
 from .languages import language_token
-from .scoring import DeclaredScoring
-from .types import Scoring
+from .types import DeclaredScoring, Scoring
 
 #: everything that a preparation leaves behind; what else lies in its folder is the user's own
 _MADE = (

@@ -33,8 +33,7 @@ from .moses import (
 )
 from .parallel_map import mapped
 from .prepared_corpus import Prepared
-from .scoring import DEFAULT_SCORING, DeclaredScoring
-from .types import Corpus, Pair
+from .types import DEFAULT_SCORING, Corpus, DeclaredScoring, Pair
 
 
 @dataclass(frozen=True)

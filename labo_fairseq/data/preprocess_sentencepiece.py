@@ -23,8 +23,7 @@ from .length_limits import excess_of_line, excess_of_subwords, filter_by_length
 from .parallel_map import mapped
 from .prepared_corpus import Prepared
 from .preprocess import Line, binarize, refuse_empty, write_pairs
-from .scoring import DEFAULT_SCORING, DeclaredScoring
-from .types import Corpus, Pair
+from .types import DEFAULT_SCORING, Corpus, DeclaredScoring, Pair
 
 #: languages with thousands of characters, of which the rarest are left out of the units, and with full-width ones
 _MANY_CHARACTERS = ("zh", "yue", "ja", "ko")

@@ -13,9 +13,9 @@ from fairseq_runs import run, train_command
 from sacremoses import MosesDetokenizer
 
 from labo_fairseq.data import archives
-from labo_fairseq.data.bible import read_bible
 from labo_fairseq.data.corpora import split_by_group
 from labo_fairseq.data.corpora.declaration import CleaningRule
+from labo_fairseq.data.corpora.readers import read_bible
 from labo_fairseq.data.moses import tokenize
 from labo_fairseq.data.parallel_map import mapped
 from labo_fairseq.data.preprocess import Recipe, prepare

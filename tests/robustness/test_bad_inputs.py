@@ -15,7 +15,7 @@ from fairseq_runs import command, run
 
 from labo_fairseq.cli import main
 from labo_fairseq.data.prepared_corpus import Prepared
-from labo_fairseq.data.scoring import DEFAULT_SCORING
+from labo_fairseq.data.types import DEFAULT_SCORING
 from labo_fairseq.evaluation.runs import Run
 from labo_fairseq.experiments.machines import Machines
 from labo_fairseq.experiments.recipes import compose, find

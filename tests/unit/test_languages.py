@@ -2,8 +2,8 @@
 
 import pytest
 
-from labo_fairseq.data.languages import bleu_tokenizer, has_moses_rules, language_token, parse_direction
-from labo_fairseq.data.scoring import DeclaredScoring
+from labo_fairseq.data.languages import has_moses_rules, language_token, parse_direction
+from labo_fairseq.data.types import DeclaredScoring, bleu_tokenizer
 from labo_fairseq.errors import UserError
 
 
@@ -68,7 +68,7 @@ def test_a_tokenizer_that_cannot_be_used_is_told_before_training():
     try:
         import MeCab  # noqa: F401
     except ImportError:
-        with pytest.raises(UserError, match=r"BLEU of ja needs .* 'ja-mecab', .*: pip install 'sacrebleu\[ja\]'"):
+        with pytest.raises(UserError, match=r"BLEU of ja needs .* 'ja-mecab', .*: pip install 'labo-fairseq\[ja\]'"):
             DeclaredScoring().check(["en", "ja"])
     with pytest.raises(UserError, match="sacreBLEU has no tokenizer 'x': choose from"):
         DeclaredScoring(tokenize="x").check(["en"])

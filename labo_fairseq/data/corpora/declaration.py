@@ -16,8 +16,7 @@ from ...files import configs, digest_of, shipped_corpora
 from ...yaml_files import check_keys, check_list, load_yaml
 from ..archives import Archive, parse_archives
 from ..languages import parse_direction
-from ..scoring import DEFAULT_SCORING, DeclaredScoring
-from ..types import Pair
+from ..types import DEFAULT_SCORING, DeclaredScoring, Pair
 
 MULTILINGUAL = "multilingual"
 #: the two splits that every training needs; all others are test sets

