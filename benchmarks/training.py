@@ -30,11 +30,11 @@ import torch
 from tqdm import tqdm
 
 from labo_fairseq.data.prepared_corpus import Prepared
-from labo_fairseq.evaluation.training_log import read_curves
 from labo_fairseq.experiments.config import Config, for_machines, to_yaml, with_paths
 from labo_fairseq.experiments.machines import Machines
 from labo_fairseq.experiments.recipes import compose, find, prepare_corpus
 from labo_fairseq.files import write_json
+from labo_fairseq.reporting.training_log import read_curves
 from labo_fairseq.subprocesses import run_fairseq
 
 BASE = "ls"

@@ -1,16 +1,23 @@
-"""Read fairseq's checkpoints without running code from them, whatever torch and whoever wrote them."""
+"""fairseq's checkpoints: read without running code from them, whatever torch and whoever wrote them; averaged; and
+recovered where a kill has damaged one."""
 
 import pickle
 import re
+import shutil
+import sys
 import zipfile
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO, Dict, Iterator, Union
+from typing import Any, BinaryIO, Dict, Iterator, List, Optional, Sequence, Union
 
 import torch
 
 from . import safe_pickle
 from .errors import UserError
+from .files import atomic_write
+
+LAST, BEST = "checkpoint_last.pt", "checkpoint_best.pt"
+_STATE = re.compile(r"checkpoint(\d+|_\d+_\d+|_best|_last)\.pt")
 
 
 def read_file(file: Union[str, Path, BinaryIO], map_location: Any = "cpu") -> Any:
@@ -99,3 +106,105 @@ def load_checkpoint(path: Path) -> Dict[str, Any]:
     if not isinstance(state, dict) or "model" not in state:
         raise UserError(f"{path} is not a checkpoint of fairseq: it has no model")
     return state
+
+
+def average_checkpoints(paths: Sequence[Path], output: Path) -> None:
+    """Write the mean of checkpoints, the newest last in ``paths``, as a checkpoint of fairseq.
+
+    Floating-point tensors of ``model`` are added in float32 and keep their type; all else, such as a count of updates
+    in the model and the state of the optimizer, is the newest one's. ``output`` is complete or absent.
+
+    Raises:
+        UserError: a file is not a checkpoint, or they are of different models.
+    """
+    sums: Dict[str, torch.Tensor] = {}
+    for path in paths:
+        state = load_checkpoint(path)
+        shapes = {name: tensor.shape for name, tensor in state["model"].items()}
+        if path is paths[0]:
+            expected = shapes
+        elif shapes != expected:
+            raise UserError(f"{path} and {paths[0]} are of different models: their parameters differ")
+        for name, tensor in state["model"].items():
+            if tensor.is_floating_point():
+                sums[name] = sums[name] + tensor.float() if name in sums else tensor.float()
+    for name, total in sums.items():
+        state["model"][name] = (total / len(paths)).to(state["model"][name].dtype)
+    with atomic_write(output) as part:
+        torch.save(state, part)
+
+
+def newest_checkpoints(folder: Path, number: int) -> List[Path]:
+    """The last ``number`` checkpoints of epochs in ``folder``, or of updates where there is none of an epoch.
+
+    Returns:
+        Oldest first.
+
+    Raises:
+        UserError: there are fewer, or ``number`` is below 1.
+    """
+    if number < 1:
+        raise UserError(f"cannot average {number} checkpoints: at least 1")
+    epochs, updates = (_numbered(folder, pattern) for pattern in (r"checkpoint(\d+)\.pt", r"checkpoint_\d+_(\d+)\.pt"))
+    numbered = epochs or updates
+    if len(numbered) < number:
+        raise UserError(f"{folder} has {len(epochs)} checkpoints of epochs and {len(updates)} of updates, not {number}")
+    return [numbered[key] for key in sorted(numbered)[-number:]]
+
+
+def _numbered(folder: Path, pattern: str) -> Dict[int, Path]:
+    matches = (re.fullmatch(pattern, path.name) for path in folder.glob("checkpoint*.pt"))
+    return {int(match.group(1)): folder / match.group(0) for match in matches if match}
+
+
+def recover_checkpoints(folder: Path) -> int:
+    """Make ``checkpoint_last.pt``, from which fairseq resumes, and ``checkpoint_best.pt`` whole.
+
+    fairseq writes a state of the training to one file and copies it to these two names. Where one of them is damaged
+    or missing, another file with the same state takes its place; for the last one, the newest that is intact. Damaged
+    files are set aside, and stderr is told. Where nothing is intact the training starts from nothing.
+
+    Returns:
+        How many updates the training has made.
+    """
+    for unfinished in folder.glob("*.tmp"):
+        unfinished.unlink()
+    files = [path for path in folder.glob("checkpoint*.pt") if _STATE.fullmatch(path.name)]
+    newest_first = sorted(files, key=lambda path: (path.name == LAST, path.stat().st_mtime_ns), reverse=True)
+    for path in newest_first:
+        state = _read_or_set_aside(path)
+        if state is not None:
+            break
+    else:
+        return 0
+    if path.name != LAST:
+        print(f"the training resumes from {path}", file=sys.stderr)
+        _copy(path, folder / LAST)
+    best = state["extra_state"].get("best")
+    if best is not None and not _reached(folder / BEST, best):
+        others = (other for other in newest_first if other.name != BEST)
+        equal = next((other for other in others if _reached(other, best)), None)
+        if equal:
+            _copy(equal, folder / BEST)
+    return state["optimizer_history"][-1]["num_updates"]
+
+
+def _reached(path: Path, score: float) -> bool:
+    """Whether the training had this validation score when it wrote ``path``."""
+    state = _read_or_set_aside(path) if path.exists() else None
+    return state is not None and state["extra_state"].get("val_loss") == score
+
+
+def _read_or_set_aside(path: Path) -> Optional[Dict[str, Any]]:
+    try:
+        return load_checkpoint(path)
+    except UserError as error:
+        aside = path.with_name(f"{path.name}.damaged")
+        path.replace(aside)
+        print(f"{error}; it is kept as {aside.name}", file=sys.stderr)
+        return None
+
+
+def _copy(path: Path, to: Path) -> None:
+    with atomic_write(to) as part:
+        shutil.copyfile(path, part)

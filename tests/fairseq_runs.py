@@ -16,7 +16,7 @@ import torch
 from fork_server import COMMANDS, ForkServer
 
 from labo_fairseq.checkpoints import load_checkpoint
-from labo_fairseq.evaluation.training_log import parse_record
+from labo_fairseq.reporting.training_log import parse_record
 from labo_fairseq.subprocesses import USER_DIR
 
 LABO = ("--criterion", "labo", "--smoothing-warmup-steps", "6")

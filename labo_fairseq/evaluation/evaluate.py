@@ -3,10 +3,9 @@
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence
 
-from ..checkpoints import load_checkpoint
+from ..checkpoints import average_checkpoints, load_checkpoint, newest_checkpoints
 from ..errors import UserError
 from ..files import locked, write_json
-from .average_checkpoints import average_checkpoints, newest_checkpoints
 from .generate import Decoding, translate_test
 from .metrics import Metric, Score, default_metrics, find_metric, score
 from .runs import Evaluation, Run, read_json, read_translation

@@ -6,13 +6,12 @@ from typing import Any, Dict, Iterator, Sequence, Tuple
 from ..analysis import analyses
 from ..analysis.base import AnalysisResult
 from ..evaluation.runs import Run, RunResult, runs_by_name
-from ..evaluation.training_log import read_curves
 from ..files import atomic_write
 from ..losses.blockwise import Quantity
 from ..reporting.figure import Figure
 from ..reporting.html import Block, Details, Paragraph, Section, page
 from ..reporting.table import Table
-from ..reporting.training_curves import compared_panels, paint_compared
+from ..reporting.training_log import compared_panels, paint_compared, read_curves
 from .config import to_yaml
 
 

@@ -14,10 +14,10 @@ from ..errors import UserError
 from ..evaluation.metrics import Metric, Score, find_metric, score, sentence_statistics
 from ..evaluation.runs import Run, RunResult, load_run
 from ..evaluation.significance import SAMPLES, paired_p, resample
-from ..evaluation.training_log import read_curves
 from ..files import atomic_write, write_json
 from ..reporting.figure import PALETTE, line_style, plain, save_png
 from ..reporting.table import Table
+from ..reporting.training_log import read_curves
 from .grid import Grid, Job, result_of
 
 _BASELINE_COLOR, _COLOR = "#666666", PALETTE[0]

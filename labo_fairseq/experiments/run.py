@@ -12,15 +12,14 @@ from typing import Any, Callable, Dict, Iterator, Optional
 
 from tqdm import tqdm
 
-from ..checkpoints import load_checkpoint
+from ..checkpoints import load_checkpoint, recover_checkpoints
 from ..errors import UserError
 from ..evaluation.evaluate import evaluate
 from ..evaluation.generate import Decoding
 from ..evaluation.runs import Run, RunResult, TrainingCost
-from ..evaluation.training_log import parse_record, read_curves
 from ..files import locked, write_json
+from ..reporting.training_log import parse_record, read_curves
 from ..subprocesses import run_module
-from .checkpoint_recovery import recover_checkpoints
 from .config import for_machines, to_yaml, with_paths
 from .machines import Machines
 from .run_directory import claim, empty, refuse_foreign, versions

@@ -18,7 +18,7 @@ from rich.table import Table
 
 from ..errors import UserError
 from ..evaluation.runs import RunResult
-from ..evaluation.training_log import parse_record
+from ..reporting.training_log import parse_record
 from ..subprocesses import child_command
 from .grid import Grid, Job, result_of
 

@@ -9,7 +9,7 @@ from typing import Optional
 from ..evaluation.runs import Evaluation, Run, RunResult
 from ..files import read_lines
 from ..reporting.figure import NO_FIGURE
-from ..reporting.training_curves import plot_training
+from ..reporting.training_log import plot_training
 
 _EXAMPLES, _SHORT = 5, 20  # how many, of at most so many words if there are any
 

@@ -7,9 +7,8 @@ import torch
 from fairseq import checkpoint_utils
 from fairseq_runs import inner, run, train_command
 
-from labo_fairseq.checkpoints import load_checkpoint
+from labo_fairseq.checkpoints import average_checkpoints, load_checkpoint, newest_checkpoints
 from labo_fairseq.errors import UserError
-from labo_fairseq.evaluation.average_checkpoints import average_checkpoints, newest_checkpoints
 
 
 def checkpoint(folder, name, dtype=torch.float32, **model):

@@ -10,8 +10,8 @@ from contributing import blocks
 from fairseq_runs import run
 
 import labo_fairseq
-from labo_fairseq.evaluation.training_log import read_curves
 from labo_fairseq.files import configs
+from labo_fairseq.reporting.training_log import read_curves
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ from fairseq_runs import assert_same_parameters, command, finished, free_port, p
 
 from labo_fairseq.data.moses import lowercase, tokenize
 from labo_fairseq.data.prepared_corpus import Prepared
-from labo_fairseq.evaluation.training_log import read_curves
 from labo_fairseq.files import read_lines
+from labo_fairseq.reporting.training_log import read_curves
 
 LABO = command("labo-fairseq")
 

@@ -29,8 +29,8 @@ from processes import ALL, Killable
 from tqdm import tqdm
 from traces import compared, contents
 
-from labo_fairseq.evaluation.training_log import parse_record, read_curves
 from labo_fairseq.files import write_json
+from labo_fairseq.reporting.training_log import parse_record, read_curves
 
 _RUN = Path("bible/de-en/labo-seed1-smoke")
 _TIMES = ("wps", "ups", "wall", "train_wall", "gb_free")

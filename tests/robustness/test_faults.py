@@ -20,10 +20,9 @@ from fairseq.optim.lr_scheduler.polynomial_decay_schedule import (
 from fairseq_runs import LABO, assert_same_parameters, parameters, run, train
 
 import labo_fairseq.criterions  # noqa: F401  patches fairseq
-from labo_fairseq.checkpoints import load_checkpoint
+from labo_fairseq.checkpoints import load_checkpoint, recover_checkpoints
 from labo_fairseq.data.parallel_map import mapped
 from labo_fairseq.errors import UserError
-from labo_fairseq.experiments.checkpoint_recovery import recover_checkpoints
 from labo_fairseq.subprocesses import USER_DIR, child_command, run_fairseq
 
 #: several epochs; the learning rate is past its warm-up, and decays

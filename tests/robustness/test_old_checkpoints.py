@@ -18,9 +18,8 @@ from fairseq_runs import LABO, TRANSFORMER, assert_same_parameters, parameters, 
 from omegaconf import II, OmegaConf
 
 import labo_fairseq.criterions  # noqa: F401  it replaces what fairseq loads checkpoints with
-from labo_fairseq.checkpoints import load_checkpoint
+from labo_fairseq.checkpoints import average_checkpoints, load_checkpoint
 from labo_fairseq.errors import UserError
-from labo_fairseq.evaluation.average_checkpoints import average_checkpoints
 from labo_fairseq.safe_pickle import Record
 
 

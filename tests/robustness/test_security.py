@@ -14,14 +14,12 @@ from fairseq import checkpoint_utils
 from fairseq_models import configuration, task_of
 from fairseq_runs import CONVOLUTIONAL, LABO, TRANSFORMER, command, run, train, train_command, two_workers
 
-from labo_fairseq.checkpoints import load_checkpoint
+from labo_fairseq.checkpoints import average_checkpoints, load_checkpoint, recover_checkpoints
 from labo_fairseq.criterions.distillation import KnowledgeDistillationConfig, KnowledgeDistillationCriterion
 from labo_fairseq.errors import UserError
-from labo_fairseq.evaluation.average_checkpoints import average_checkpoints
 from labo_fairseq.evaluation.evaluate import evaluate_again
 from labo_fairseq.evaluation.generate import Decoding
 from labo_fairseq.evaluation.runs import Run
-from labo_fairseq.experiments.checkpoint_recovery import recover_checkpoints
 from labo_fairseq.fairseq_patches.safe_checkpoint_loading import calculate
 from labo_fairseq.subprocesses import USER_DIR
 

@@ -55,7 +55,7 @@ from labo_fairseq.losses.blockwise import Quantity
 from labo_fairseq.reporting.figure import Figure, save_png, to_svg
 from labo_fairseq.reporting.html import Section, page
 from labo_fairseq.reporting.table import WIDTH, Table
-from labo_fairseq.reporting.training_curves import compared_panels, paint_compared
+from labo_fairseq.reporting.training_log import compared_panels, paint_compared
 
 PNG = b"\x89PNG"
 

@@ -4,10 +4,9 @@ import json
 
 import pytest
 
-from labo_fairseq.evaluation.training_log import parse_record, read_curves
 from labo_fairseq.files import write_lines
 from labo_fairseq.losses.blockwise import Quantity
-from labo_fairseq.reporting.training_curves import plot_training
+from labo_fairseq.reporting.training_log import parse_record, plot_training, read_curves
 
 
 def record(kind, **values):
