@@ -4,8 +4,9 @@
   python benchmarks/loss.py --dtypes float32 bfloat16 float16
   python benchmarks/loss.py --device cuda --shapes 2048x10000 4096x40000 8192x131072
 
-Two comparisons per shape (tokens x vocabulary). "logits": from given logits to their gradient. "projection": from
-hidden states and the weight of the output layer to the gradients of both, the logits being made on the way.
+Three comparisons per shape (tokens x vocabulary). "logits": from given logits to their gradient. "baselines": the same
+for the other methods of the paper, a teacher's probabilities being given. "projection": from hidden states and the
+weight of the output layer to the gradients of both, the logits being made on the way.
 
 time     median over the rounds of (time / time of fairseq's label smoothing in the same round); in a round every
          method runs once, so that whatever else the machine does meets all of them. "cpu" is the same of processor
@@ -36,7 +37,14 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot
 
 from labo_fairseq.files import atomic_write, write_json
-from labo_fairseq.losses import labo_terms, linear_labo_terms
+from labo_fairseq.losses import (
+    anti_focal_terms,
+    confidence_penalty_terms,
+    distillation_terms,
+    focal_terms,
+    labo_terms,
+    linear_labo_terms,
+)
 
 EPSILON, TAU, RHO, PAD = 0.1, 1.25, 0.5, 1
 BASE = "fairseq LS"
@@ -57,6 +65,7 @@ class Inputs(NamedTuple):
     hidden: Tensor  # (N, D)
     weight: Tensor  # (K, D)
     target: Tensor  # (N,)
+    teacher: Tensor  # (N, K), probabilities
 
 
 def fairseq_ls(logits: Tensor, target: Tensor) -> Tensor:
@@ -109,6 +118,16 @@ def from_logits() -> Dict[str, Callable[[Inputs], Tensor]]:
     return methods
 
 
+def baselines() -> Dict[str, Callable[[Inputs], Tensor]]:
+    return {
+        BASE: lambda x: fairseq_ls(x.logits, x.target),
+        "CP": lambda x: confidence_penalty_terms(x.logits, x.target, ignore_index=PAD).loss.sum(),
+        "focal": lambda x: focal_terms(x.logits, x.target, ignore_index=PAD).loss.sum(),
+        "anti-focal": lambda x: anti_focal_terms(x.logits, x.target, ignore_index=PAD).loss.sum(),
+        "KD": lambda x: distillation_terms(x.logits, x.target, x.teacher, ignore_index=PAD).loss.sum(),
+    }
+
+
 def from_hidden() -> Dict[str, Callable[[Inputs], Tensor]]:
     methods = {
         BASE: lambda x: fairseq_ls(x.hidden @ x.weight.t(), x.target),
@@ -131,13 +150,13 @@ def from_hidden() -> Dict[str, Callable[[Inputs], Tensor]]:
     return methods
 
 
-COMPARISONS = {"logits": from_logits, "projection": from_hidden}
+COMPARISONS = {"logits": from_logits, "baselines": baselines, "projection": from_hidden}
 
 
 def make_inputs(case: Case, comparison: str) -> Inputs:
     """Logits of a trained model's spread; one token in ten is padding. What the comparison does not use is empty."""
     generator = torch.Generator(case.device).manual_seed(0)
-    given = comparison == "logits"
+    given = comparison != "projection"
 
     def normal(rows: int, columns: int, scale: float) -> Tensor:
         kind = {"dtype": getattr(torch, case.dtype), "device": case.device}
@@ -151,6 +170,7 @@ def make_inputs(case: Case, comparison: str) -> Inputs:
         normal(0 if given else n, d, 1.0),
         normal(0 if given else k, d, 3.0 * d**-0.5),
         target,
+        normal(n if comparison == "baselines" else 0, k, 3.0).detach().softmax(-1),
     )
 
 
@@ -172,7 +192,7 @@ def measure_times(case: Case, comparison: str, rounds: int) -> Dict[str, List[Tu
     methods: Dict[str, Callable[[Inputs], None]] = {
         name: (lambda x, method=method: step(method, x)) for name, method in COMPARISONS[comparison]().items()
     }
-    if comparison == "logits":
+    if comparison != "projection":
         copy = torch.empty_like(inputs.logits, requires_grad=False)
         methods["copy"] = lambda x: copy.copy_(x.logits.detach())
     times: Dict[str, List[Tuple[float, float]]] = {name: [] for name in methods}
@@ -231,7 +251,7 @@ def compare(case: Case, comparison: str, rounds: int) -> List[Dict[str, Any]]:
         )
         row = {**case._asdict(), "comparison": comparison, "method": name, "time": clock, "cpu": cpu}
         row.update(memory=peak / peaks[BASE], peak_bytes=peak)
-        if comparison == "logits":
+        if comparison != "projection":
             row["floor_bytes"] = (
                 2 * case.tokens * case.vocabulary * torch.empty(0, dtype=getattr(torch, case.dtype)).element_size()
             )

@@ -45,6 +45,9 @@ METHODS: Dict[str, Tuple[str, Tuple[str, ...]]] = {
     "ce": ("ce", ()),
     "labo": ("labo", (NO_WARMUP,)),
     "labo, fused": ("labo", (NO_WARMUP, "criterion.fused_projection=true")),
+    "cp": ("cp", ()),
+    "fl": ("fl", ()),
+    "afl": ("afl", ()),
 }
 
 

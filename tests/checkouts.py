@@ -22,7 +22,7 @@ esac
 def copy_checkout(folder):
     """A copy of what scripts need in ``folder / HARD``, and the variables to call them with."""
     checkout = folder / HARD
-    for name in ("configs", "constraints", "hydra_plugins", "labo_fairseq", "scripts"):
+    for name in ("benchmarks", "configs", "constraints", "hydra_plugins", "labo_fairseq", "scripts"):
         shutil.copytree(ROOT / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "setup.py", "README.md"):
         shutil.copy(ROOT / name, checkout)

@@ -56,7 +56,7 @@ def _block(
 ADAPTIVE = "adaptive"
 
 # Above this τ, τ·log(mean e^(x/τ)) is taken as τ·log1p(mean(e^(x/τ) − 1)), which keeps its digits in float32.
-_LARGE_TAU = 10.0
+LARGE_TAU = 10.0
 
 
 class LaboTerms(NamedTuple):
@@ -217,12 +217,12 @@ def labo_log_posterior_with(options: LaboOptions, logits: Tensor, support: Optio
 def labo_kernel(options: LaboOptions, logits: Tensor, plain: bool = False) -> Any:
     """What computes the objective of logits on this device and of this dtype.
 
-    Triton kernels on a GPU that has them, unless sums need more digits or the targets are not ``plain`` indices;
+    Triton kernels on a GPU that has them, unless for float64, τ = ∞, or targets that are not ``plain`` indices;
     a :class:`~labo_fairseq.losses.blockwise.BlockKernel` for everything else.
     """
     kernel = BlockKernel(partial(_block, options=options), len(LaboTerms._fields))
-    needs_digits = logits.dtype == torch.float64 or options.tau > _LARGE_TAU
-    if plain or needs_digits or not logits.is_cuda or importlib.util.find_spec("triton") is None:
+    not_served = plain or logits.dtype == torch.float64 or options.tau == math.inf
+    if not_served or not logits.is_cuda or importlib.util.find_spec("triton") is None:
         return kernel
     from .triton_kernels import TritonKernel
 
@@ -251,7 +251,7 @@ def _anneal(x: Tensor, tau: float, support: Optional[Tensor]) -> Tuple[Tensor, T
     x = overwritable(x).mul_(1 / tau)
     p_star = x.softmax(dim=-1)
     log_mean = -p_star.amax(dim=-1).log() - math.log(k)
-    if tau > _LARGE_TAU:
+    if tau > LARGE_TAU:
         mean = x.expm1_().mean(dim=-1)
         log_mean = torch.where(mean > -0.5, mean.log1p(), log_mean)
     return p_star, tau * log_mean
@@ -267,7 +267,7 @@ def _anneal_within(x: Tensor, tau: float, support: Tensor) -> Tuple[Tensor, Tens
     x = (x - top) * (1 / tau)
     p_star = x.softmax(dim=-1)
     log_mean = -p_star.amax(dim=-1).log() - size.log()
-    if tau > _LARGE_TAU:
+    if tau > LARGE_TAU:
         mean = x.expm1().masked_fill(~support, 0.0).sum(dim=-1) / size
         log_mean = torch.where(mean > -0.5, mean.log1p(), log_mean)
     return p_star, top.squeeze(-1) + tau * log_mean

@@ -1,10 +1,11 @@
 """The LABO objective on a GPU: Triton kernels that read the logits once for the value and once for the gradient.
 
 The first kernel streams a row and keeps m = max z, s = Σ e^(z−m), s_τ = Σ e^((z−m)/τ) and t = Σ (z−m)·e^(z−m); where
-the maximum grows, all three sums are carried over to the new one. The second kernel writes the gradient, scaled
-in float32 before it is rounded. Padding is neither read nor summed. Between the two only (4, N) numbers live.
+the maximum grows, all three sums are carried over to the new one. For large τ, where s_τ/K differs from 1
+in its last digits alone, it also keeps u = Σ (e^((z−m)/τ) − 1). The second kernel writes the gradient, scaled in
+float32 before it is rounded. Padding is neither read nor summed. Between the two only (4, N) numbers live.
 
-The formulas are those of :mod:`.labo`, which serves every other device, float64 and large τ. This module is
+The formulas are those of :mod:`.labo`, which serves every other device, float64 and τ = ∞. This module is
 imported only where Triton is installed.
 """
 
@@ -18,16 +19,30 @@ import triton.language as tl
 from torch import Tensor
 
 from .blockwise import Block
-from .labo import LaboOptions
+from .labo import LARGE_TAU, LaboOptions
 
 _MAX_BLOCK = 4096
 _WARPS = 8
 
 
 @triton.jit
+def _expm1(y):
+    """e^y − 1: its series where the difference would lose digits."""
+    series = y * (1 + y / 2 * (1 + y / 3 * (1 + y / 4 * (1 + y / 5 * (1 + y / 6)))))
+    return tl.where(tl.abs(y) < 0.25, series, tl.exp(y) - 1)
+
+
+@triton.jit
+def _log1p(y):
+    """log(1 + y); what 1 + y lost in rounding is given back by the quotient."""
+    w = 1 + y
+    return tl.where(w == 1, y, tl.log(w) * (y / tl.where(w == 1, 1.0, w - 1)))
+
+
+@triton.jit
 def _statistics(
     logits, target, ignored, terms, saved, row_stride, n, k, inverse_tau, log_k, alpha, rho, z_loss,
-    adaptive: tl.constexpr, block: tl.constexpr,
+    adaptive: tl.constexpr, large_tau: tl.constexpr, block: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0)
     skip = tl.load(ignored + row) != 0
@@ -36,6 +51,7 @@ def _statistics(
     s = 0.0
     s_tau = 0.0
     t = 0.0
+    u = 0.0
     # no pass over the columns where the target is ignored
     for start in range(0, tl.where(skip, 0, k), block):
         columns = start + tl.arange(0, block)
@@ -48,7 +64,11 @@ def _statistics(
         e = tl.exp(x)
         t = kept * (t + step * s) + tl.sum(e * x, axis=0)
         s = kept * s + tl.sum(e, axis=0)
-        s_tau = tl.exp(step * inverse_tau) * s_tau + tl.sum(tl.exp(x * inverse_tau), axis=0)
+        kept_tau = tl.exp(step * inverse_tau)
+        s_tau = kept_tau * s_tau + tl.sum(tl.exp(x * inverse_tau), axis=0)
+        if large_tau:
+            new_u = tl.where(columns < k, _expm1(x * inverse_tau), 0.0)
+            u = kept_tau * u + start * _expm1(step * inverse_tau) + tl.sum(new_u, axis=0)
         m = new_m
     if skip:
         for field in tl.static_range(5):
@@ -63,7 +83,10 @@ def _statistics(
         nll = log_s - x_k
         # 0·inf is 0 here, as in the PyTorch path
         cross_entropy = tl.where(a == 1, 0.0, (1 - a) * nll)
-        loss = cross_entropy + a * (log_s - (tl.log(s_tau) - log_k) / inverse_tau)
+        log_mean = tl.log(s_tau) - log_k
+        if large_tau:
+            log_mean = tl.where(u > -0.5 * k, _log1p(u / k), log_mean)
+        loss = cross_entropy + a * (log_s - log_mean / inverse_tau)
         lse = m + log_s
         tl.store(terms + row, loss + z_loss * lse * lse)
         tl.store(terms + n + row, nll)
@@ -122,6 +145,7 @@ def statistics(options: LaboOptions, logits: Tensor, target: Tensor, ignored: Te
                 *(logits, target, ignored, terms, saved, logits.stride(0), n, k),
                 *(inverse_tau, math.log(k), fixed, options.rho, options.z_loss),
                 adaptive=alpha is None,
+                large_tau=options.tau > LARGE_TAU,
                 block=_block(k),
                 num_warps=_WARPS,
             )

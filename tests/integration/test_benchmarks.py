@@ -13,7 +13,8 @@ BENCHMARKS = ROOT / "benchmarks"
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_loss(tmp_path, dtype):
     options = ("--shapes", "256x4096", "--dtypes", dtype, "--rounds", "1", "--hidden", "8", "--device", "cpu")
-    done = run(sys.executable, BENCHMARKS / "loss.py", *options, "--out", tmp_path / "loss", "--comparisons", "logits")
+    options += ("--comparisons", "logits")
+    done = run(sys.executable, BENCHMARKS / "loss.py", *options, "--out", tmp_path / "loss")
     assert done.returncode == 0, done.stdout
     rows = {row["method"]: row for row in json.loads((tmp_path / "loss.json").read_text(encoding="utf-8"))["rows"]}
     assert (rows["fairseq LS"]["time"], rows["fairseq LS"]["memory"]) == (1, 1)

@@ -22,7 +22,7 @@ from labo_fairseq.experiments.grid import load_grid
 from labo_fairseq.experiments.scheduler import slurm_script
 
 SCRIPTS = sorted(path.name for path in (ROOT / "scripts").glob("*.sh"))
-ON_CLUSTERS = {"multi_node_torchrun.sh", "slurm_multi_node.sh"}
+OWN_TESTS = {"benchmark_gpu.sh", "multi_node_torchrun.sh", "slurm_multi_node.sh"}
 SHELLCHECK = shutil.which("shellcheck", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
 
 
@@ -39,7 +39,7 @@ def test_shellcheck_finds_nothing():
     assert (done.returncode, done.stdout) == (0, "")
 
 
-@pytest.mark.parametrize("name", [name for name in SCRIPTS if name not in {"environment.sh", *ON_CLUSTERS}])
+@pytest.mark.parametrize("name", [name for name in SCRIPTS if name not in {"environment.sh", *OWN_TESTS}])
 def test_every_script_works_in_a_hard_place(checkout, name):
     """From another folder, by a relative path."""
     place, env = checkout
@@ -48,6 +48,18 @@ def test_every_script_works_in_a_hard_place(checkout, name):
     assert done.returncode == 0, done.stdout
     assert ("pytest" if name == "run_tests.sh" else "usage: labo-fairseq") in done.stdout
     assert not list(place.parent.rglob("executed"))
+
+
+def test_the_benchmark_of_a_gpu_runs_without_one(checkout, tmp_path):
+    place, env = checkout
+    shown = run("bash", f"{HARD}/scripts/benchmark_gpu.sh", "--help", cwd=place.parent, env=env)
+    assert "PIP_FIND_LINKS" in shown.stdout
+    done = run("bash", f"{HARD}/scripts/benchmark_gpu.sh", "--try", "--out", tmp_path, cwd=place.parent, env=env)
+    assert done.returncode == 0, done.stdout[-3000:]
+    measured = json.loads((tmp_path / "benchmark.json").read_text("utf-8"))
+    assert {row["method"] for row in measured["loss"]["rows"]} >= {"CP", "KD"}
+    assert {row["method"] for row in measured["training"]["rows"]} == {"ls", "labo"}
+    assert "fairseq LS" in (tmp_path / "benchmark.txt").read_text("utf-8")
 
 
 @pytest.fixture

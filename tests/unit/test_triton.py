@@ -12,6 +12,8 @@ import torch
 from labo_fairseq.losses import labo
 from labo_fairseq.losses.blockwise import BlockKernel
 
+KERNELS = Path(__file__).with_name("triton_kernels_against_pytorch.py")
+
 needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
 
 _COMPILE = """
@@ -22,10 +24,11 @@ from labo_fairseq.losses import triton_kernels
 
 scalars = {"row_stride": "i32", "grad_stride": "i32", "n": "i32", "k": "i32", "target": "*i64", "ignored": "*i1"}
 for kernel in (triton_kernels._statistics, triton_kernels._gradient):
-    for architecture, dtype, adaptive in ((80, "fp16", True), (90, "bf16", True), (90, "fp32", False)):
+    for architecture, dtype in ((70, "fp16"), (80, "fp16"), (90, "bf16"), (90, "fp32")):
+        adaptive = dtype != "fp32"
         kinds = {**scalars, "logits": "*" + dtype, "grad": "*" + dtype}
         kinds.update({name: "*fp32" for name in ("terms", "saved", "scale")})
-        fixed = {"adaptive": adaptive, "block": 4096}
+        fixed = {"adaptive": adaptive, "large_tau": not adaptive, "block": 4096}
         names = kernel.arg_names
         signature = {name: "constexpr" if name in fixed else kinds.get(name, "fp32") for name in names}
         constants = {(names.index(name),): value for name, value in fixed.items() if name in names}
@@ -48,8 +51,14 @@ def run(*arguments, **variables):
 
 @needs_triton
 def test_under_the_interpreter():
-    kernels = Path(__file__).with_name("triton_under_interpreter.py")
-    run("-m", "pytest", "-q", "-p", "no:cacheprovider", kernels, TRITON_INTERPRET="1")
+    run("-m", "pytest", "-q", "-p", "no:cacheprovider", KERNELS, TRITON_INTERPRET="1")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@needs_triton
+def test_on_a_gpu():
+    run("-m", "pytest", "-q", "-p", "no:cacheprovider", KERNELS)
 
 
 @needs_triton

@@ -1,6 +1,7 @@
-"""The Triton kernels under Triton's interpreter, which test_triton.py starts: against the PyTorch path in float64."""
+"""The Triton kernels against the PyTorch path in float64: on a GPU, or under Triton's interpreter (test_triton.py)."""
 
 import math
+import os
 
 import pytest
 import torch
@@ -10,16 +11,25 @@ from labo_fairseq.losses.blockwise import differentiable_terms
 from labo_fairseq.losses.labo import LaboOptions, labo_kernel
 from labo_fairseq.losses.triton_kernels import TritonKernel
 
+DEVICE = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
+
+
+@pytest.fixture(autouse=True)
+def _on_the_device():
+    torch.set_default_device(DEVICE)
+    yield
+    torch.set_default_device(None)
+
 
 def draw(n, k, scale=3.0, dtype=torch.float32):
-    generator = torch.Generator().manual_seed(n * k)
+    generator = torch.Generator(DEVICE).manual_seed(n * k)
     logits = torch.randn(n, k, generator=generator) * scale
     return logits.to(dtype), torch.randint(k, (n,), generator=generator)
 
 
 def kernel_of(options, logits):
-    """The Triton kernel, which labo_kernel would choose on a GPU."""
-    return TritonKernel(options, labo_kernel(options, logits).block)
+    """The Triton kernel, which labo_kernel chooses on a GPU."""
+    return TritonKernel(options, labo_kernel(options, logits, plain=True).block)
 
 
 def terms_of(logits, target, ignored=None, options=LaboOptions()):  # noqa: B008, for it is immutable
@@ -51,7 +61,7 @@ def test_any_shape(n, k, alpha):
     check(*draw(n, k), alpha=alpha)
 
 
-@pytest.mark.parametrize("tau", [0.5, 1.0, 1.15, 5.0])
+@pytest.mark.parametrize("tau", [0.5, 1.0, 1.15, 5.0, 50.0, 1e4])
 def test_rows_of_several_blocks(monkeypatch, tau):
     """Rising, falling and random maxima from block to block."""
     monkeypatch.setattr(triton_kernels, "_MAX_BLOCK", 64)

@@ -1,0 +1,72 @@
+#!/usr/bin/env bash
+# Everything that a GPU is needed for, in one command and under nine minutes: the tests of the kernels, the losses in
+# three precisions (beside Liger-Kernel and cut-cross-entropy where they are installed), and short trainings.
+#
+#   bash scripts/benchmark_gpu.sh                    writes results/gpu/benchmark.json and benchmark.txt
+#   bash scripts/benchmark_gpu.sh --out DIR
+#   bash scripts/benchmark_gpu.sh --try --out DIR    on the CPU, at sizes that measure nothing
+#   PIP_NO_INDEX=1 PIP_FIND_LINKS=WHEELS bash scripts/benchmark_gpu.sh     on a machine without network
+#
+# Liger-Kernel and cut-cross-entropy: .venv-X.Y/bin/pip install liger-kernel cut-cross-entropy
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source scripts/environment.sh
+
+out=results/gpu
+device=cuda
+tests=(-m gpu tests/unit)
+comparisons=(logits baselines projection)
+shapes=(2048x10000 4096x40000 8192x131072)
+dtypes=(float32 bfloat16 float16)
+rounds=5
+training=(--updates 60 --rounds 1 model=transformer_base --vocabulary 10000)
+while [ $# -gt 0 ]; do
+    case "$1" in
+        --out) out="${2:?--out needs a directory}" && shift ;;
+        --try)
+            device=cpu
+            tests=(--version)
+            comparisons=(baselines)
+            shapes=(64x1000)
+            dtypes=(float32)
+            rounds=1
+            training=(--updates 6 --rounds 1 --vocabulary 300 --methods labo --data "$out/data" model=transformer_tiny
+                dataset.max_tokens=400)
+            ;;
+        -h | --help)
+            sed -n '2,/^set/s/^# \{0,1\}//p' "scripts/${0##*/}"
+            exit 0
+            ;;
+        *)
+            echo "$0: unknown option $1: expected --out DIR or --try" >&2
+            exit 2
+            ;;
+    esac
+    shift
+done
+use_environment dev
+if [ "$device" = cuda ] && ! python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
+    echo "$0: torch finds no GPU here: install a torch that is built for it, or try the benchmark with --try" >&2
+    exit 1
+fi
+part="$(mktemp -d)"
+trap 'rm -rf "$part"' EXIT
+mkdir -p "$out"
+{
+    echo "== kernels against float64"
+    python -m pytest -q "${tests[@]}"
+    echo "== losses"
+    python benchmarks/loss.py --device "$device" --shapes "${shapes[@]}" --dtypes "${dtypes[@]}" \
+        --comparisons "${comparisons[@]}" --rounds "$rounds" --out "$part/loss"
+    echo "== trainings"
+    python benchmarks/training.py "${training[@]}" --out "$part/training.json"
+} | tee "$part/benchmark.txt"
+python - "$part" <<'PYTHON'
+import json, pathlib, sys
+part = pathlib.Path(sys.argv[1])
+names = ("loss", "training")
+whole = {name: json.loads((part / f"{name}.json").read_text(encoding="utf-8")) for name in names}
+(part / "benchmark.json").write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+PYTHON
+mv "$part/benchmark.txt" "$part/benchmark.json" "$out"
+echo "Wrote $out/benchmark.txt and $out/benchmark.json"
