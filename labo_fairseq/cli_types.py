@@ -99,6 +99,14 @@ def length_penalty(text: str) -> float:
     return value
 
 
+def positive(text: str) -> float:
+    """The type of an option that is a number above 0."""
+    value = finite(text)
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f"must be > 0, got {text}")
+    return value
+
+
 class Help(argparse.ArgumentDefaultsHelpFormatter):
     """Shows every default that tells a reader something: not those of switches, not None."""
 

@@ -52,6 +52,7 @@ class Analysis(ABC):
     name: str  # of the subcommand and of the section in the report
     summary: str  # one line of help
     description: str
+    in_report: bool = True  # False: it takes too long to be made beside the others
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """The arguments of the subcommand; ``--out`` is added to them."""

@@ -54,7 +54,7 @@ def decode(run: Run, test: HeldOut, cache: Path) -> Hypotheses:
     sentences = sum(1 for _ in read_lines(run.data.raw(test.name, test.direction[1])))
     output = run.hypotheses(test.split, test.direction)
     if not _is_complete(output, sentences):
-        output = cache / _identity(run) / output.name
+        output = cache / model_identity(run) / output.name
         if output.exists() and not _is_complete(output, sentences):
             output.unlink()
         checkpoint = run.existing_checkpoint()
@@ -84,14 +84,14 @@ def read_generation(log: Path) -> Tuple[Dict[int, str], Dict[int, np.ndarray]]:
     return subwords, probabilities
 
 
-def _is_complete(output: Path, sentences: int) -> bool:
-    """Whether translations are there, and the log that holds their probabilities."""
-    log = generation_log(output)
-    return output.exists() and log.exists() and sorted(read_generation(log)[1]) == list(range(sentences))
-
-
-def _identity(run: Run) -> str:
+def model_identity(run: Run) -> str:
     """A name for the run's model: another training in the same folder must not find the translations of this one."""
     checkpoint = run.existing_checkpoint()
     traits = (str(checkpoint.resolve()), checkpoint.stat().st_mtime_ns, str(run.data.folder.resolve()))
     return f"{run.folder.resolve().name}-{hashlib.sha256(repr(traits).encode()).hexdigest()[:8]}"
+
+
+def _is_complete(output: Path, sentences: int) -> bool:
+    """Whether translations are there, and the log that holds their probabilities."""
+    log = generation_log(output)
+    return output.exists() and log.exists() and sorted(read_generation(log)[1]) == list(range(sentences))

@@ -76,19 +76,15 @@ class TeacherForcedModel:
     @torch.no_grad()
     def logits(self, pairs: Sequence[Pair]) -> Iterator[Tuple[Tensor, Tensor]]:
         """For each pair the logits (T, K) of its second side and of ``</s>``, and these tokens (T,), int64."""
-        sources = [self._encode(self.task.source_dictionary, source) for source, _ in pairs]
+        batch = self.source_batch([source for source, _ in pairs])
         targets = [self._encode(self.task.target_dictionary, target) for _, target in pairs]
-        # fairseq's own data set, for it knows where a model wants its padding and the names of languages
-        dataset = self.task.build_dataset_for_inference(sources, [len(source) for source in sources])
-        batch = dataset.collater([dataset[index] for index in range(len(pairs))])
-        # sorted by length, as recurrent models need them
         order = batch["id"].tolist()
         pad, end = self.task.target_dictionary.pad(), self.task.target_dictionary.eos()
         before = torch.full((len(pairs), max(map(len, targets))), pad)
         for row, index in enumerate(order):
             target = targets[index]
             before[row, : len(target)] = torch.cat([torch.tensor([end]), target[:-1]])
-        inputs = {name: value.to(self.device) for name, value in batch["net_input"].items() if torch.is_tensor(value)}
+        inputs = batch["net_input"]
         inputs["prev_output_tokens"] = before.to(self.device)
         with warnings.catch_warnings():
             # torch 2 about the masks of fairseq's attention
@@ -96,6 +92,16 @@ class TeacherForcedModel:
             output = self.model(**inputs)[0]
         rows = {index: output[row, : len(targets[index])] for row, index in enumerate(order)}
         return ((rows[index], target.to(self.device)) for index, target in enumerate(targets))
+
+    def source_batch(self, sources: Sequence[str]) -> Dict[str, Any]:
+        """What fairseq makes of source sentences (subwords): ``id``, their order, and ``net_input`` on the device."""
+        encoded = [self._encode(self.task.source_dictionary, source) for source in sources]
+        # fairseq's own data set, for it knows where a model wants its padding and the names of languages; it sorts
+        # by length, as recurrent models need them
+        dataset = self.task.build_dataset_for_inference(encoded, [len(source) for source in encoded])
+        batch = dataset.collater([dataset[index] for index in range(len(sources))])
+        inputs = batch["net_input"].items()
+        return {**batch, "net_input": {name: value.to(self.device) for name, value in inputs if torch.is_tensor(value)}}
 
     def _encode(self, dictionary: Any, line: str) -> Tensor:
         return dictionary.encode_line(line, add_if_not_exist=False).long()

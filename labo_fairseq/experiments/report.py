@@ -23,7 +23,8 @@ def write_report(runs: Sequence[Run], folder: Path) -> Path:
     """
     systems = runs_by_name(runs)
     results = {name: RunResult.read(run.result) for name, run in systems.items()}
-    analyzed = [analysis.run(runs, folder, **analysis.report_options(runs)) for analysis in analyses().values()]
+    reported = [analysis for analysis in analyses().values() if analysis.in_report]
+    analyzed = [analysis.run(runs, folder, **analysis.report_options(runs)) for analysis in reported]
     for result in analyzed:
         result.write(folder)
     corpus = runs[0].data.recipe["corpus"]
