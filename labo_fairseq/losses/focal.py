@@ -94,13 +94,19 @@ def anti_focal_log_posterior(logits: Tensor, alpha: float = 0.5, gamma: float = 
 
 def _odds(odds: Odds, a: float, gamma: float) -> Tensor:
     """Up to a factor for each row, p / (b^γ + γ·a·p·b^(γ−1)·log p) with b = 1 + a·p, (n, K)."""
-    tiny, eps = torch.finfo(odds.x.dtype).tiny, torch.finfo(odds.x.dtype).eps
+    eps = torch.finfo(odds.x.dtype).eps
     log_p, p = odds.x - odds.s.log(), odds.e / odds.s
-    # 1 − p of a p near 1 is Σ of the others; b is above 0 so that ratios and logarithms are numbers
-    base = (-torch.expm1(log_p) if a == -1 else 1 + a * p).clamp(min=tiny)
-    bracket = 1 + gamma * a * p * log_p / base
-    log_y = log_p - gamma * base.log() - bracket.clamp(min=eps).log()
-    return (log_y - log_y.amax(dim=-1, keepdim=True)).exp()
+    # of a p near 1, 1 − p has no more digits than Σ e^x
+    base = (torch.add(odds.s, odds.e, alpha=a) / odds.s).clamp(min=eps)
+    falling = torch.addcmul(base, p, log_p, value=gamma * a)  # b + γ·a·p·log p
+    if a > 0:  # below 0 where the loss rises with p
+        falling = torch.maximum(falling, eps * base)
+    y = p / falling
+    if gamma == 1:
+        return y
+    # b^(1−γ), less a factor that keeps it from overflowing
+    ratio = base.amin(dim=-1, keepdim=True).detach() / base
+    return y * (ratio if gamma == 2 else ratio ** (gamma - 1))
 
 
 def _block(z: Tensor, label: Tensor, a: float, gamma: float, with_grad: bool) -> Tuple[List[Tensor], Optional[Tensor]]:

@@ -231,7 +231,8 @@ def labo_kernel(options: LaboOptions, logits: Tensor, plain: bool = False) -> An
 
 def _odds(odds: Odds, support: Optional[Tensor] = None, *, options: LaboOptions) -> Tensor:
     """s·(p − α·P*), (n, K)."""
-    alpha = options.mass(entropy_of(odds), odds.x.size(-1))
+    fixed = options.fixed_alpha
+    alpha = options.mass(entropy_of(odds), odds.x.size(-1)) if fixed is None else torch.full_like(odds.s, fixed)
     # One factor for all classes: rounding may not put any other above the first.
     if options.tau == math.inf and support is None:
         return odds.e - alpha * odds.s / odds.x.size(-1)

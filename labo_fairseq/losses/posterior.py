@@ -64,8 +64,7 @@ def odds(z: Tensor) -> Odds:
 
 def entropy_of(odds: Odds) -> Tensor:
     """H(p), (n, 1)."""
-    dot = torch.bmm(odds.e[:, None, :], odds.x[:, :, None])[:, 0]
-    return odds.s.log() - dot / odds.s
+    return odds.s.log() - (odds.e * odds.x).sum(dim=-1, keepdim=True) / odds.s
 
 
 def log_posterior_rows(block: Callable[..., Tensor], logits: Tensor, *beside: Tensor) -> Tensor:
