@@ -321,6 +321,48 @@ def test_knowledge_refined_smoothing(logits, target):
 
 
 @every_case
+def test_label_smoothing_plus_plus(logits, target):
+    classes = logits.size(-1)
+    method = build_method("lspp", context(classes), {"alpha": 0.2}).double()
+    assert torch.equal(method.table, torch.zeros(classes, classes - 1, dtype=torch.float64))
+    with torch.no_grad():
+        method.table.copy_(torch.randn(method.table.shape, generator=generator_at("table"), dtype=torch.float64))
+    z, table = logits.clone().requires_grad_(), method.table.detach().clone().requires_grad_()
+    network = learned = 0
+    for row, k in zip(z, target.tolist()):
+        wrong = 0.2 * table[k].softmax(0)
+        label = torch.cat([wrong[:k], torch.tensor([0.8], dtype=torch.float64), wrong[k:]])
+        network = network - (label.detach() * row.log_softmax(0)).sum() / 2
+        learned = learned - (row.detach().softmax(0) * (label + 1e-6).log()).sum() / 2
+    (network + learned).backward()
+    mine = logits.clone().requires_grad_()
+    loss = method.loss(mine, target, None)
+    loss.sum().backward()
+    torch.testing.assert_close(loss.sum().detach(), (network + learned).detach())
+    torch.testing.assert_close(mine.grad, z.grad, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(method.table.grad, table.grad, rtol=1e-9, atol=1e-9)
+    assert method.parameter_group() == {"params": [method.table], "weight_decay": 0.0}
+
+
+@every_case
+@pytest.mark.parametrize("power", [1.0, 0.5])
+def test_zipfs_smoothing(logits, target, power):
+    method = build_method("zipf", context(logits.size(-1)), {"weight": 0.3, "power": power})
+
+    def literal(z):
+        terms = []
+        for row, k in zip(z, target.tolist()):
+            wrong = [j for j in range(len(row)) if j != k]
+            ranks = [1 + int((row.detach() > row.detach()[j]).sum()) for j in wrong]
+            q = torch.tensor([rank**-power for rank in ranks], dtype=torch.float64)
+            q = q / q.sum()
+            terms.append((q * (q.log() - row[wrong].log_softmax(0))).sum())
+        return cross_entropy(z, target) + 0.3 * torch.stack(terms)
+
+    agree(lambda z: method.loss(z, target, None), literal, logits)
+
+
+@every_case
 def test_max_suppression(logits, target):
     method = build_method("maxsup", context(logits.size(-1)), {})
     for update, weight in ((0, 0.1), (99, 0.2), (33, 0.1 + 0.1 / 3)):
@@ -416,7 +458,7 @@ def test_methods_that_are_not_linear_in_the_label_are_not_mixed():
 
 def test_methods_are_found_by_themselves_with_their_options():
     expected = {"ce", "ls", "kd", "cs_kd", "tf_reg", "beta_ls", "kr_ls", "labo", "cp", "fl", "maxsup", "ols", "ps_kd"}
-    assert set(method_names()) == expected
+    assert set(method_names()) == {*expected, "lspp", "zipf"}
     assert method_defaults("labo") == {"tau": 1.25, "alpha": "adaptive", "rho": 0.5, "warmup": 0.05, "epsilon": 0.1}
     assert method_defaults("ce") == {}
     with pytest.raises(UserError, match="no method 'lab' for images: choose from"):
@@ -433,6 +475,7 @@ def test_methods_are_found_by_themselves_with_their_options():
         *(("labo", "warmup", 1.5), ("cp", "beta", -1), ("fl", "gamma", math.inf), ("cs_kd", "temperature", 0)),
         *(("tf_reg", "form", "x"), ("tf_reg", "weight", -1), ("beta_ls", "beta", 0), ("kr_ls", "alpha", -1)),
         *(("maxsup", "first", -1), ("ols", "alpha", 2), ("ps_kd", "alpha", 2), ("beta_ls", "decay", 2)),
+        *(("lspp", "alpha", 2), ("zipf", "weight", -1), ("zipf", "power", "x")),
     ],
 )
 def test_an_option_out_of_range_is_named(name, option, value):

@@ -99,6 +99,12 @@ def divergence(logits: Tensor, distribution: Tensor) -> Tensor:
     return distillation_terms(logits, anything, distribution, alpha=1.0).loss
 
 
+def other_classes(target: Tensor, classes: int) -> Tensor:
+    """The numbers of all classes but the truth, ascending: (N, K−1), int64."""
+    others = torch.arange(classes - 1, device=target.device).expand(len(target), -1)
+    return others + others.ge(target[:, None])
+
+
 def check(name: str, value: Any, low: float, high: float = math.inf, above: bool = False) -> None:
     """ValueError where an option is not a finite number from ``low`` (or ``above`` it) to ``high``."""
     number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

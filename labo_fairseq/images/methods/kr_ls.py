@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .base import Batch, Context, Method, check
+from .base import Batch, Context, Method, check, other_classes
 
 
 class KnowledgeRefined(Method):
@@ -32,9 +32,7 @@ class KnowledgeRefined(Method):
 
     def divergences(self, logits: Tensor, target: Tensor) -> Tuple[Tensor, Tensor]:
         """KL(p_res ‖ sg q_res) and KL(q_res ‖ sg p_res), each (N,)."""
-        others = torch.arange(logits.size(-1) - 1, device=logits.device).expand(len(logits), -1)
-        others = others + others.ge(target[:, None])  # every class but k
-        log_p = logits.gather(-1, others).log_softmax(dim=-1)
+        log_p = logits.gather(-1, other_classes(target, logits.size(-1))).log_softmax(dim=-1)
         log_q = self.table[target].log_softmax(dim=-1)
         return _divergence(log_p, log_q.detach()), _divergence(log_q, log_p.detach())
 
