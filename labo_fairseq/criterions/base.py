@@ -6,7 +6,7 @@ import math
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import wraps
-from typing import Any, Callable, ClassVar, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Callable, ClassVar, Dict, Iterator, List, Mapping, Optional, Tuple
 
 import torch
 from fairseq import utils
@@ -19,11 +19,16 @@ from fairseq.logging import metrics
 from fairseq.tasks.semisupervised_translation import SemisupervisedTranslationTask
 from torch import Tensor
 
-from ..losses.blockwise import Quantity
+from ..losses.blockwise import Quantity, check_not_negative
+from ..losses.label_smoothing import smoothed_terms
+from ..losses.rdrop import rdrop_terms
+from .passes import two_passes
 
 logger = logging.getLogger(__name__)
 
 ENTROPY = Quantity("entropy of p", "bits")  # as fairseq does with its losses
+#: name in the log, which is fairseq's, and what it is: D of :mod:`..losses.rdrop`
+RDROP_KL = {"rdrop_kl_loss": Quantity("divergence of two passes", "bits")}
 
 #: so many batches of short sentences in a row are no chance
 _BATCHES_WITHOUT_TOKENS = 20
@@ -38,6 +43,15 @@ class RegularizedConfig(LabelSmoothedCrossEntropyCriterionConfig):
     smoothing_warmup_steps: int = field(
         default=0,
         metadata={"help": "optimizer updates trained with uniform label smoothing before this loss takes over"},
+    )
+    rdrop_alpha: float = field(
+        default=0.0,
+        metadata={
+            "help": "R-Drop (Wu et al., 2021): every batch goes through the model twice, and the divergence of the two "
+            "predictions p and q, which dropout makes differ, is part of the loss: (L(p) + L(q))/2 + "
+            "alpha/2 * (KL(p||q) + KL(q||p))/2. 0 is off, the paper takes 5 for translation. An update needs twice "
+            "the time and memory; where that is too much, halve --max-tokens and double --update-freq"
+        },
     )
 
 
@@ -117,6 +131,7 @@ class RegularizedCriterion(LabelSmoothedCrossEntropyCriterion):
     def check(cls, cfg: Any) -> None:
         """ValueError, which begins with the name of the option, where one is out of range."""
         check_smoothing(cfg)
+        check_not_negative("rdrop-alpha", cfg.rdrop_alpha)
 
     @classmethod
     def check_task(cls, task: Any) -> None:
@@ -156,8 +171,19 @@ class RegularizedCriterion(LabelSmoothedCrossEntropyCriterion):
             )
 
     def get_terms(self, logits: Tensor, target: Tensor, sample: Dict[str, Any]) -> Any:
-        """``loss``, ``nll`` and what is watched, (tokens,) each, 0 where the target is padding; logits: (tokens, K)."""
+        """A named tuple of ``loss``, ``nll`` and what is watched, (tokens,) each, 0 where the target is padding.
+
+        Args:
+            logits: (tokens, K). With R-Drop there are twice the tokens of ``sample``: those of one pass, then those of
+                the other.
+            target: (tokens,).
+        """
         raise NotImplementedError
+
+    @property
+    def rdrop_alpha(self) -> float:
+        """The weight of R-Drop where it has a part: validation has no dropout."""
+        return self.cfg.rdrop_alpha if self.training else 0.0
 
     @property
     def warming_up(self) -> bool:
@@ -167,6 +193,8 @@ class RegularizedCriterion(LabelSmoothedCrossEntropyCriterion):
     def forward(self, model: Any, sample: Dict[str, Any], reduce: bool = True) -> Tuple[Tensor, int, Dict[str, Any]]:
         """Loss of a batch (summed, or (tokens, 1) if not ``reduce``), its sample size and what to log."""
         self.check_model(model, sample)
+        if self.rdrop_alpha:
+            return self._forward_twice(model, sample, reduce)
         if self.warming_up:
             loss, sample_size, logging_output = super().forward(model, sample, reduce=reduce)
             self.count_tokens(logging_output, self.without_prefix(sample["target"]))
@@ -176,6 +204,54 @@ class RegularizedCriterion(LabelSmoothedCrossEntropyCriterion):
         terms = self.get_terms(logits, target, sample)
         return self.summarize(terms, target, sample, reduce, lambda: logits.argmax(-1))
 
+    def _forward_twice(self, model: Any, sample: Dict[str, Any], reduce: bool) -> Tuple[Tensor, int, Dict[str, Any]]:
+        """:meth:`forward` with R-Drop, in which label smoothing has its part as well as what comes after it."""
+        net_output, passes = self.predict_twice(model, sample)
+        logits, target = self.get_logits_and_target(model, net_output, passes)
+        if self.warming_up:
+            terms: Any = smoothed_terms(logits, target, self.eps, self.padding_idx)
+        else:
+            terms = self.get_terms(logits, target, sample)
+        target = target[: len(target) // 2]
+        terms, divergence = rdrop_terms(terms, logits, target, self.rdrop_alpha, self.padding_idx)
+        return self.summarize_twice(terms, divergence, target, sample, reduce, lambda: logits[: len(target)].argmax(-1))
+
+    def predict_twice(self, model: Any, sample: Dict[str, Any], **arguments: Any) -> Tuple[Any, Dict[str, Any]]:
+        """What the model puts out for the batch twice, and that batch.
+
+        The program ends with one line where the batch has something that cannot be doubled, and where the model wants
+        the sentences sorted.
+        """
+        with self.one_line_errors():
+            passes = two_passes(sample)
+        try:
+            return model(**passes["net_input"], **arguments), passes
+        except RuntimeError as error:
+            if "sorted in decreasing order" not in str(error):
+                raise
+            raise SystemExit(
+                f"{self.name}: --rdrop-alpha needs every batch twice, and the LSTM in the encoder of this model wants "
+                "its sentences sorted by length, which they are not in such a batch: leave the option out"
+            ) from None
+
+    def summarize_twice(
+        self,
+        terms: Any,
+        divergence: Tensor,
+        target: Tensor,
+        sample: Dict[str, Any],
+        reduce: bool,
+        likeliest: Callable[[], Tensor],
+    ) -> Tuple[Tensor, int, Dict[str, Any]]:
+        """What :meth:`forward` returns with R-Drop, of what :func:`..losses.rdrop.rdrop_terms` does.
+
+        All is per token of the batch: what is logged is the mean of the passes, the accuracy that of the first.
+        """
+        loss, sample_size, logging_output = self.summarize(terms, target, sample, reduce, likeliest)
+        for name in RDROP_KL:
+            logging_output[name] = divergence.sum()
+        return loss, sample_size, logging_output
+
     def compute_loss(
         self, model: Any, net_output: Any, sample: Dict[str, Any], reduce: bool = True
     ) -> Tuple[Tensor, Tensor]:
@@ -183,6 +259,11 @@ class RegularizedCriterion(LabelSmoothedCrossEntropyCriterion):
 
         fairseq's warm-up goes through it, and so do tasks that call the model themselves (``translation_moe``).
         """
+        if self.rdrop_alpha:
+            raise SystemExit(
+                f"{self.name}: --rdrop-alpha needs every batch twice, and this task calls the model by itself, as "
+                "translation_moe does for every expert: leave the option out"
+            )
         logits, target = self.get_logits_and_target(model, net_output, sample)
         if self.warming_up:
             return super().compute_loss(model, net_output, sample, reduce=reduce)
@@ -313,7 +394,7 @@ class RegularizedCriterion(LabelSmoothedCrossEntropyCriterion):
             loss, sample_size = (sum(log.get(name, 0) for log in logs) for name in ("loss", "sample_size"))
             metrics.log_scalar("loss", loss / sample_size / math.log(2), sample_size, round=3)
         n = sum(log["ntokens"] for log in logs)
-        for name, quantity in cls.watched.items():
+        for name, quantity in {**cls.watched, **RDROP_KL}.items():
             if n > 0 and all(name in log for log in logs):
                 mean = sum(log[name] for log in logs) / n
                 metrics.log_scalar(name, mean / math.log(2) if quantity.unit == "bits" else mean, n, round=3)
@@ -344,6 +425,7 @@ def _are_logits(model: Any, net_output: Any) -> bool:
     return torch.allclose(log_p.float(), logits.float().log_softmax(-1), atol=1e-3, equal_nan=True)
 
 
-def quantities(criterion: str) -> Dict[str, Quantity]:
-    """What trainings with a criterion of this name log beside what fairseq does; name in the log → what it is."""
-    return getattr(CRITERION_REGISTRY.get(criterion), "watched", {})
+def quantities(criterion: Mapping[str, Any]) -> Dict[str, Quantity]:
+    """What trainings with these settings of a criterion log beside what fairseq does; name in the log → what it is."""
+    watched = getattr(CRITERION_REGISTRY.get(criterion["_name"]), "watched", {})
+    return {**watched, **RDROP_KL} if criterion.get("rdrop_alpha") else watched

@@ -58,4 +58,6 @@ class KnowledgeDistillationCriterion(RegularizedCriterion):
 
     def get_terms(self, logits: Tensor, target: Tensor, sample: Dict[str, Any]) -> TokenTerms:
         teacher = self.without_prefix(self.teacher.probabilities(sample))
+        if len(teacher) != len(logits):  # the teacher has no dropout: one pass of it serves two of R-Drop's
+            teacher = teacher.repeat(2, 1)
         return distillation_terms(logits, target, teacher, self.cfg.alpha, self.padding_idx)

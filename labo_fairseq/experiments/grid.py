@@ -96,6 +96,7 @@ _SHORT = {
     "criterion.tau": "tau",
     "criterion.alpha": "alpha",
     "criterion.rho": "rho",
+    "criterion.rdrop_alpha": "rdrop",
     "criterion.smoothing_warmup_steps": "warmup",
 }
 

@@ -68,7 +68,7 @@ def _training(systems: Dict[str, Run], results: Dict[str, RunResult]) -> Iterato
 
     logged: Dict[str, Quantity] = {}
     for run in systems.values():
-        logged.update(quantities(run.config["criterion"]["_name"]))
+        logged.update(quantities(run.config["criterion"]))
     panels = compared_panels(curves, logged)
     if panels:
         titles = ", ".join(title for title, *_ in panels)

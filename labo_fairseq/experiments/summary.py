@@ -61,7 +61,7 @@ def draw(run: Run) -> Optional[Path]:
         figure,
         f"{', '.join('-'.join(direction) for direction in run.directions)}, {criterion['_name']}",
         criterion.get("smoothing_warmup_steps"),
-        quantities(criterion["_name"]),
+        quantities(criterion),
     ):
         return figure
     print(NO_FIGURE, file=sys.stderr)

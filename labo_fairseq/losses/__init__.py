@@ -8,7 +8,7 @@ from .fused_linear import linear_labo_terms
 from .label_smoothing import cross_entropy_log_posterior, label_smoothing_log_posterior, smoothed_terms
 from .labo import LaboOptions, LaboTerms, labo_log_posterior, labo_terms
 from .modules import LaboLoss, LinearCrossEntropyLoss, LinearLaboLoss
-from .rdrop import rdrop_divergence
+from .rdrop import rdrop_divergence, rdrop_terms
 
 __all__ = [
     "LaboLoss",
@@ -31,5 +31,6 @@ __all__ = [
     "labo_terms",
     "linear_labo_terms",
     "rdrop_divergence",
+    "rdrop_terms",
     "smoothed_terms",
 ]

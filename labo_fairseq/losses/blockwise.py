@@ -11,7 +11,7 @@ returns its terms, each (n,), the loss first, and, where asked to, ∂loss/∂z.
 
 import math
 from dataclasses import dataclass
-from typing import Any, Callable, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, ClassVar, Iterator, List, NamedTuple, Optional, Tuple
 
 import torch
 from torch import Tensor
@@ -130,6 +130,8 @@ class BlockKernel:
 
     block: Block
     fields: int
+    #: how many rows in a row make one loss
+    rows_together: ClassVar[int] = 1
 
     def reduce(
         self,

@@ -22,7 +22,6 @@ from .blockwise import (
     targets_and_mask,
     whole_gradient,
 )
-from .label_smoothing import smoothing_over_others
 from .labo import ADAPTIVE, LaboOptions, LaboTerms, labo_kernel, labo_terms_with
 
 # Logits in a chunk: enough rows to keep a matrix product busy, few beside those of a batch.
@@ -55,22 +54,6 @@ def linear_labo_terms(
     return linear_labo_terms_with(LaboOptions(tau, alpha, rho), hidden, weight, target, ignore_index, bias)
 
 
-def linear_smoothed_terms(
-    hidden: Tensor,
-    weight: Tensor,
-    target: Tensor,
-    epsilon: float,
-    ignore_index: Optional[int] = -100,
-    bias: Optional[Tensor] = None,
-) -> LaboTerms:
-    """The terms of fairseq's label smoothing, which spreads ``epsilon`` over the K − 1 classes beside the target.
-
-    For the other arguments and the errors see :func:`linear_labo_terms`.
-    """
-    options = smoothing_over_others(epsilon, weight.size(0))
-    return linear_labo_terms_with(options, hidden, weight, target, ignore_index, bias)
-
-
 def linear_labo_terms_with(
     options: LaboOptions,
     hidden: Tensor,
@@ -96,17 +79,31 @@ def linear_labo_terms_with(
         terms = labo_terms_with(options, linear(hidden, weight, bias), target, ignore_index, support)
         return terms if token_weight is None else terms._replace(loss=terms.loss * token_weight)
     target, ignored = targets_and_mask(target, ignore_index)
-    hidden, weight, bias = _as_multiplied(hidden, weight, bias)
+    hidden, weight, bias = as_multiplied(hidden, weight, bias)
     beside = () if support is None else (support.expand(len(hidden), -1),)
     kernel = labo_kernel(options, hidden, plain=support is not None)
+    return LaboTerms(*linear_terms(kernel, hidden, weight, bias, target, ignored, token_weight, beside))
+
+
+def linear_terms(
+    kernel: Any,
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Optional[Tensor],
+    target: Tensor,
+    ignored: Tensor,
+    token_weight: Optional[Tensor] = None,
+    beside: Tuple[Tensor, ...] = (),
+) -> Tuple[Tensor, ...]:
+    """The terms of a ``kernel``, see :func:`.blockwise.differentiable_terms`; what is multiplied has one dtype."""
     early = torch.is_grad_enabled() and hidden.dtype != torch.float16
-    return LaboTerms(*_LinearLoss.apply(hidden, weight, bias, target, ignored, token_weight, kernel, early, *beside))
+    return _LinearLoss.apply(hidden, weight, bias, target, ignored, token_weight, kernel, early, *beside)
 
 
 def linear_argmax(hidden: Tensor, weight: Tensor, bias: Optional[Tensor] = None) -> Tensor:
     """The likeliest class of each row of ``hidden``, (N,), int64, to report an accuracy: projects once more."""
     with torch.no_grad():
-        hidden, weight, bias = _as_multiplied(hidden, weight, bias)
+        hidden, weight, bias = as_multiplied(hidden, weight, bias)
         best = torch.empty(hidden.size(0), dtype=torch.long, device=hidden.device)
         for rows, logits in _chunks(hidden, weight, bias):
             best[rows] = logits.argmax(-1)
@@ -159,13 +156,13 @@ def _project_and_reduce(
     needed: Tuple[bool, ...],
     scale: Optional[Tensor] = None,
 ) -> Tuple[Tensor, List[Optional[Tensor]]]:
-    """The terms (5, N), and the gradients of hidden, weight and bias as far as they are ``needed``, ``scale``-fold."""
+    """The terms (F, N), and the gradients of hidden, weight and bias as far as they are ``needed``, ``scale``-fold."""
     wide = torch.promote_types(hidden.dtype, torch.float32)
-    terms = torch.empty(len(LaboTerms._fields), hidden.size(0), dtype=wide, device=hidden.device)
+    terms = torch.empty(kernel.fields, hidden.size(0), dtype=wide, device=hidden.device)
     hidden_grad = torch.empty_like(hidden) if needed[0] else None
     weight_grad = torch.zeros(weight.shape, dtype=wide, device=weight.device) if needed[1] else None
     bias_grad = torch.zeros(weight.size(0), dtype=wide, device=weight.device) if needed[2] else None
-    for rows, logits in _chunks(hidden, weight, bias):
+    for rows, logits in _chunks(hidden, weight, bias, kernel.rows_together):
         grad = logits if any(needed) else None
         part = None if scale is None else scale[rows]
         slices = tuple(tensor[rows] for tensor in beside)
@@ -183,10 +180,16 @@ def _project_and_reduce(
     return terms, [None if grad is None else grad.to(hidden.dtype) for grad in grads]
 
 
-def _chunks(hidden: Tensor, weight: Tensor, bias: Optional[Tensor]) -> Iterator[Tuple[slice, Tensor]]:
-    """Slices of the rows and their logits, in memory that the next chunk uses again."""
+def _chunks(
+    hidden: Tensor, weight: Tensor, bias: Optional[Tensor], together: int = 1
+) -> Iterator[Tuple[slice, Tensor]]:
+    """Slices of the rows and their logits, in memory that the next chunk uses again.
+
+    Args:
+        together: so many rows are never cut apart.
+    """
     n, k = hidden.size(0), weight.size(0)
-    size = max(_CHUNK_ROWS, _CHUNK_ELEMENTS // k)
+    size = max(_CHUNK_ROWS, _CHUNK_ELEMENTS // k) // together * together
     memory = torch.empty(min(size, n), k, dtype=hidden.dtype, device=hidden.device)
     for start in range(0, n, size):
         rows = slice(start, min(start + size, n))
@@ -198,7 +201,7 @@ def _chunks(hidden: Tensor, weight: Tensor, bias: Optional[Tensor]) -> Iterator[
         yield rows, logits
 
 
-def _as_multiplied(hidden: Tensor, weight: Tensor, bias: Optional[Tensor]) -> Tuple[Tensor, Tensor, Optional[Tensor]]:
+def as_multiplied(hidden: Tensor, weight: Tensor, bias: Optional[Tensor]) -> Tuple[Tensor, Tensor, Optional[Tensor]]:
     """All three in the dtype that autocast, if it is on, would multiply them in."""
     dtype = linear(hidden[:0], weight[:0]).dtype
     return hidden.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)

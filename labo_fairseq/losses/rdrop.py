@@ -7,17 +7,34 @@ L is any loss of one prediction. The paper's objective, that of its code and of 
 ``label_smoothed_cross_entropy_with_rdrop`` is 2·R with the same α, for these add up the two losses of a token. Here
 their mean counts, so that α = 0 and two equal passes give L itself, and learning rate and clipping keep their meaning.
 
-This module has D. Its rows are those of a doubled batch: all tokens of the first pass, then those of the second.
+Rows are those of a doubled batch: all tokens of the first pass, then those of the second.
 """
 
 import math
 from dataclasses import dataclass
-from typing import Any, List, Optional, Tuple
+from functools import partial
+from typing import Any, ClassVar, List, Optional, Tuple, TypeVar
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
-from .blockwise import BlockKernel, check_classes, differentiable_terms, may_overwrite, row_blocks, targets_and_mask
+from .blockwise import (
+    BlockKernel,
+    accumulator,
+    check_classes,
+    check_not_negative,
+    differentiable_terms,
+    is_compiling,
+    is_transformed,
+    may_overwrite,
+    row_blocks,
+    targets_and_mask,
+)
+from .fused_linear import as_multiplied, linear_terms
+from .labo import LaboOptions, LaboTerms, labo_kernel, labo_terms_with
+
+Terms = TypeVar("Terms", bound=Any)  # a named tuple, the loss among its fields
 
 
 def rdrop_divergence(logits: Tensor, target: Tensor, ignore_index: Optional[int] = -100) -> Tensor:
@@ -42,13 +59,77 @@ def rdrop_divergence(logits: Tensor, target: Tensor, ignore_index: Optional[int]
         )
     check_classes(logits.size(1))
     target, ignored = (tensor.repeat(2) for tensor in targets_and_mask(target, ignore_index))
-    (shares,) = differentiable_terms(_PairKernel(_block, 1), logits, target, ignored)
+    (shares,) = differentiable_terms(_PAIRS_APART, logits, target, ignored)
     return shares.view(2, -1).sum(dim=0)
+
+
+def rdrop_terms(
+    terms: Terms, logits: Tensor, target: Tensor, alpha: float, ignore_index: Optional[int] = -100
+) -> Tuple[Terms, Tensor]:
+    """R of every token, with the means of the other terms over its two passes; and D, both (N,).
+
+    Args:
+        terms: of the loss L of every row, (2N,) each, such as :class:`.blockwise.TokenTerms`.
+        logits: (2N, K), see :func:`rdrop_divergence`, which also names the errors.
+        target: (N,).
+        alpha: the weight α ≥ 0 of the divergence.
+    """
+    check_not_negative("alpha", alpha)
+    divergence = rdrop_divergence(logits, target, ignore_index)
+    mean = terms._make(term.view(2, -1).mean(dim=0) for term in terms)
+    return mean._replace(loss=mean.loss + alpha / 2 * divergence), divergence.detach()
+
+
+def linear_rdrop_terms(
+    options: LaboOptions,
+    alpha: float,
+    hidden: Tensor,
+    weight: Tensor,
+    target: Tensor,
+    ignore_index: Optional[int] = -100,
+    bias: Optional[Tensor] = None,
+) -> Tuple[LaboTerms, Tensor]:
+    """:func:`rdrop_terms` of LABO on the logits ``hidden @ weight.T + bias``, which are never whole in memory.
+
+    Args:
+        options: of L; label smoothing is a case of LABO.
+        alpha: the weight α ≥ 0 of the divergence.
+        hidden: (2N, D), the first pass and then the second.
+        weight, bias: (K, D) and (K,).
+        target: (N,).
+
+    Raises:
+        ValueError: α out of range, shapes that do not fit, or fewer than two classes.
+    """
+    if hidden.dim() != 2 or weight.dim() != 2 or hidden.size(1) != weight.size(1) or len(hidden) != 2 * len(target):
+        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in (hidden, weight, target))
+        raise ValueError(f"hidden (2N, D), weight (K, D) and target (N,) are needed, not {shapes}")
+    check_classes(weight.size(0))
+    check_not_negative("alpha", alpha)
+    if is_compiling() or any(is_transformed(tensor) for tensor in (hidden, weight, bias) if tensor is not None):
+        logits = linear(hidden, weight, bias)
+        return rdrop_terms(
+            labo_terms_with(options, logits, target.repeat(2), ignore_index), logits, target, alpha, ignore_index
+        )
+    hidden, weight, bias = as_multiplied(hidden, weight, bias)
+    rows = hidden.view(2, len(target), -1).transpose(0, 1).reshape(hidden.shape)  # the two of a token in a chunk
+    rows_target, ignored = (tensor.repeat_interleave(2) for tensor in targets_and_mask(target, ignore_index))
+    kernel = _RDropKernel(labo_kernel(options, rows), alpha)
+    *terms, divergence = (
+        term.view(-1, 2).mean(dim=-1) for term in linear_terms(kernel, rows, weight, bias, rows_target, ignored)
+    )
+    return LaboTerms(*terms), divergence
 
 
 @dataclass(frozen=True)
 class _PairKernel(BlockKernel):
-    """Blocks of tokens, which are two rows each. Both have half of the divergence, and must have the same scale."""
+    """Blocks of tokens, which are two rows each. Both have half of the divergence, and must have the same scale.
+
+    Args:
+        adjacent: whether the two rows of a token follow each other; otherwise all first rows come first.
+    """
+
+    adjacent: bool = False
 
     def reduce(
         self,
@@ -59,28 +140,81 @@ class _PairKernel(BlockKernel):
         grad: Optional[Tensor] = None,
         scale: Optional[Tensor] = None,
     ) -> Tensor:
-        n, k = logits.size(0) // 2, logits.size(1)
-        terms = torch.empty(1, 2 * n, dtype=torch.promote_types(logits.dtype, torch.float32), device=logits.device)
-        pairs, shares = logits.view(2, n, k), terms.view(2, n)
-        slopes = None if grad is None else grad.view(2, n, k)
+        terms = torch.empty(1, logits.size(0), dtype=accumulator(logits), device=logits.device)
+        pairs, shares = _pairs(logits, self.adjacent), _pairs(terms[0], self.adjacent)
+        slopes = None if grad is None else _pairs(grad, self.adjacent)
+        scales = None if scale is None else _pairs(scale, self.adjacent)[0, :, None]
         for rows in row_blocks(logits):
             tokens = slice((rows.start + 1) // 2, (rows.stop + 1) // 2)
-            divergence, slope = pair_divergence(pairs[:, tokens].to(terms.dtype), with_grad=grad is not None)
+            divergence, slope = _divergence(pairs[:, tokens].to(terms.dtype), with_grad=grad is not None)
             shares[:, tokens] = divergence / 2
             if slopes is not None and slope is not None:
-                torch.mul(slope, 1.0 if scale is None else scale[:n][tokens, None], out=slopes[:, tokens])
+                torch.mul(slope, 1.0 if scales is None else scales[tokens], out=slopes[:, tokens])
         if grad is not None:
             grad.index_fill_(0, ignored.nonzero().squeeze(-1), 0.0)
         return terms.masked_fill_(ignored, 0.0)
 
 
-def _block(z: Tensor, label: Tensor, *_: Any, with_grad: bool) -> Tuple[List[Tensor], Optional[Tensor]]:
+@dataclass(frozen=True)
+class _RDropKernel:
+    """R for each of the two rows of a token, which follow each other, the terms of L, and D."""
+
+    base: Any  # the kernel of L
+    alpha: float
+    rows_together: ClassVar[int] = 2
+
+    @property
+    def fields(self) -> int:
+        return self.base.fields + 1
+
+    def reduce(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        ignored: Tensor,
+        beside: Tuple[Tensor, ...] = (),
+        grad: Optional[Tensor] = None,
+        scale: Optional[Tensor] = None,
+    ) -> Tensor:
+        """See :meth:`.blockwise.BlockKernel.reduce`."""
+        slope = None if grad is None else torch.empty_like(logits)
+        shares = _PAIRS_ADJACENT.reduce(logits, target, ignored, (), slope, scale)
+        terms = self.base.reduce(logits, target, ignored, beside, grad, scale)  # may overwrite the logits
+        if grad is not None and slope is not None:
+            grad.add_(slope, alpha=self.alpha)
+        terms[0].add_(shares[0], alpha=self.alpha)
+        return torch.cat((terms, 2 * shares))
+
+    def block(
+        self, z: Tensor, label: Tensor, *beside: Tensor, with_grad: bool
+    ) -> Tuple[List[Tensor], Optional[Tensor]]:
+        """All rows at once, for second derivatives."""
+        (share,), pair_slope = _PAIRS_ADJACENT.block(z, label, with_grad=with_grad)
+        (loss, *others), slope = self.base.block(z, label, *beside, with_grad=with_grad)
+        terms = [loss + self.alpha * share, *others, 2 * share]
+        return terms, slope if slope is None or pair_slope is None else slope + self.alpha * pair_slope
+
+
+def _block(z: Tensor, label: Tensor, *_: Any, adjacent: bool, with_grad: bool) -> Tuple[List[Tensor], Optional[Tensor]]:
     """Half of D for each of the rows (2n, K), and ∂D/∂z."""
-    divergence, slope = pair_divergence(z.view(2, -1, z.size(-1)), with_grad)
-    return [(divergence / 2).repeat(2)], None if slope is None else slope.flatten(0, 1)
+    divergence, slope = _divergence(_pairs(z, adjacent), with_grad)
+    shares = (divergence / 2).expand(2, -1)
+    if adjacent:
+        shares, slope = shares.t(), None if slope is None else slope.transpose(0, 1)
+    return [shares.flatten()], None if slope is None else slope.flatten(0, 1)
 
 
-def pair_divergence(z: Tensor, with_grad: bool) -> Tuple[Tensor, Optional[Tensor]]:
+_PAIRS_APART = _PairKernel(partial(_block, adjacent=False), 1)
+_PAIRS_ADJACENT = _PairKernel(partial(_block, adjacent=True), 1, adjacent=True)
+
+
+def _pairs(rows: Tensor, adjacent: bool) -> Tensor:
+    """A view (2, n, …) of rows (2n, …)."""
+    n = rows.size(0) // 2
+    return rows.view(n, 2, *rows.shape[1:]).transpose(0, 1) if adjacent else rows.view(2, n, *rows.shape[1:])
+
+
+def _divergence(z: Tensor, with_grad: bool) -> Tuple[Tensor, Optional[Tensor]]:
     """D (n,) of two predictions by their logits (2, n, K), and ∂D/∂z, (2, n, K)."""
     in_place = may_overwrite()
     p = z.softmax(dim=-1)

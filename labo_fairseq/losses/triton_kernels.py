@@ -11,7 +11,7 @@ imported only where Triton is installed.
 
 import math
 from dataclasses import dataclass
-from typing import Optional, Tuple
+from typing import ClassVar, Optional, Tuple
 
 import torch
 import triton
@@ -19,7 +19,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .blockwise import Block
-from .labo import LARGE_TAU, LaboOptions
+from .labo import LARGE_TAU, LaboOptions, LaboTerms
 
 _MAX_BLOCK = 4096
 _WARPS = 8
@@ -188,6 +188,8 @@ class TritonKernel:
 
     options: LaboOptions
     block: Block
+    fields: ClassVar[int] = len(LaboTerms._fields)
+    rows_together: ClassVar[int] = 1
 
     def reduce(
         self,

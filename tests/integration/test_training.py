@@ -153,6 +153,7 @@ def test_every_criterion_is_a_name_for_hydra(tmp_path):
         composed = yaml.safe_load(log[re.search(r"^(common|_name):", log, re.MULTILINE).start() :])["criterion"]
         assert composed["_name"] == name
         assert composed["smoothing_warmup_steps"] == (5000 if name.startswith("labo") else 0)
+        assert composed["rdrop_alpha"] == (5 if name == "rdrop" else 0)
     assert "_name: labo" in (tmp_path / "file.log").read_text(encoding="utf-8")
 
 

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labo_fairseq.losses import LaboLoss, LinearLaboLoss, fused_linear, labo_terms, linear_labo_terms
+from labo_fairseq.losses.label_smoothing import smoothing_over_others
 
 
 def draw(n, d, k, scale=1.0, seed=0, dtype=torch.float64):
@@ -119,7 +120,7 @@ def test_uniform_smoothing_is_that_of_fairseq(small_chunks, epsilon, k):
     hidden, weight, target, bias = draw(10, 5, k)
     target[[2, 5]] = 1
     h, w, b = leaves(hidden, weight, bias)
-    terms = fused_linear.linear_smoothed_terms(h, w, target, epsilon, 1, b)
+    terms = fused_linear.linear_labo_terms_with(smoothing_over_others(epsilon, len(w)), h, w, target, 1, b)
     terms.loss.sum().backward()
     x, y, z = leaves(hidden, weight, bias)
     log_p = torch.nn.functional.linear(x, y, z).log_softmax(-1)

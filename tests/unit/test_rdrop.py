@@ -8,7 +8,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labo_fairseq.losses import blockwise, rdrop_divergence, smoothed_terms
+from labo_fairseq.losses import (
+    blockwise,
+    focal_terms,
+    fused_linear,
+    labo_terms,
+    rdrop_divergence,
+    rdrop_terms,
+    smoothed_terms,
+)
+from labo_fairseq.losses.label_smoothing import smoothing_over_others
+from labo_fairseq.losses.labo import LaboOptions, labo_terms_with
+from labo_fairseq.losses.rdrop import linear_rdrop_terms
 
 
 def draw(n, k, scale=3.0, seed=0, dtype=torch.float64):
@@ -197,3 +208,79 @@ def test_smoothed_terms_are_fairseqs_label_smoothing(epsilon):
     torch.autograd.backward([mine.loss.sum(), expected.sum()])
     torch.testing.assert_close(mine.loss[kept], expected)
     torch.testing.assert_close(z.grad, y.grad)
+
+
+def test_the_objective_is_half_of_the_papers():
+    """Eq. 3 and 4 of Wu et al. (2021) add up the cross-entropies of the passes, where R has their mean."""
+    logits, target = draw(6, 9)
+    z, y = logits.clone().requires_grad_(), logits.clone().requires_grad_()
+    mine, divergence = rdrop_terms(labo_terms(z, target.repeat(2), alpha=0), z, target, 5.0)
+    nll = torch.nn.functional.cross_entropy(y, target.repeat(2), reduction="none").view(2, 6).sum(0)
+    expected = nll + 5.0 * literal(y)
+    torch.autograd.backward([2 * mine.loss.sum(), expected.sum()])
+    torch.testing.assert_close(2 * mine.loss, expected)
+    torch.testing.assert_close(z.grad, y.grad)
+    torch.testing.assert_close(divergence, literal(logits))
+    torch.testing.assert_close(2 * mine.nll, nll)
+
+
+def test_without_weight_or_with_equal_passes_it_is_the_loss_itself():
+    logits, target = draw(6, 9)
+    twice = logits[:6].repeat(2, 1)
+    expected = focal_terms(logits[:6], target)
+    for z, alpha in ((twice, 5.0), (twice, 0.0)):
+        mine, _ = rdrop_terms(focal_terms(z, target.repeat(2)), z, target, alpha)
+        for one, other in zip(mine, expected):
+            torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("options", [LaboOptions(), LaboOptions(1.5, 0.3), smoothing_over_others(0.1, 11)])
+@pytest.mark.parametrize(("dtype", "rtol"), [(torch.float64, 1e-9), (torch.float32, 1e-4), (torch.float16, 1e-2)])
+@pytest.mark.parametrize("rows", [1, 13, 1000])
+def test_fused_with_the_projection_all_is_the_same(monkeypatch, options, dtype, rtol, rows):
+    """Cut into chunks anywhere but between the two rows of a token; a weight of each token projects again."""
+    monkeypatch.setattr(fused_linear, "_CHUNK_ELEMENTS", 0)
+    monkeypatch.setattr(fused_linear, "_CHUNK_ROWS", max(2, rows))
+    generator = torch.Generator().manual_seed(1)
+    target = torch.randint(11, (17,), generator=generator)
+    target[::5] = -100
+    leaves = [torch.randn(shape, generator=generator).to(dtype) for shape in ((34, 4), (11, 4), (11,))]
+    for weights in (torch.ones(17), torch.arange(17.0)):
+        outcomes = []
+        for fused in (True, False):
+            hidden, weight, bias = (
+                leaf.to(dtype if fused else torch.float64).requires_grad_() for leaf in map(torch.clone, leaves)
+            )
+            if fused:
+                terms, divergence = linear_rdrop_terms(options, 5.0, hidden, weight, target, -100, bias)
+            else:
+                z = torch.nn.functional.linear(hidden, weight, bias)
+                own = labo_terms_with(options, z, target.repeat(2), -100)
+                terms, divergence = rdrop_terms(own, z, target, 5.0)
+            (terms.loss * weights).sum().backward()
+            outcomes.append([*terms, divergence, hidden.grad, weight.grad, bias.grad])
+        for mine, expected in zip(*outcomes):
+            torch.testing.assert_close(mine.double(), expected, rtol=rtol, atol=10 * rtol)
+
+
+def test_second_derivatives_of_the_fused_loss():
+    generator = torch.Generator().manual_seed(5)
+    inputs = [torch.randn(s, generator=generator, dtype=torch.float64) for s in ((6, 3), (5, 3), (5,))]
+    target = torch.tensor([0, -100, 2])
+
+    def loss(hidden, weight, bias):
+        return linear_rdrop_terms(LaboOptions(1.5, 0.3), 2.0, hidden, weight, target, bias=bias)[0].loss
+
+    leaves = [tensor.requires_grad_() for tensor in inputs]
+    assert torch.autograd.gradcheck(loss, leaves)
+    assert torch.autograd.gradgradcheck(loss, leaves)
+
+
+def test_a_weight_out_of_range():
+    with pytest.raises(ValueError, match="alpha is -1: it must be a finite number, 0 or more"):
+        rdrop_terms(
+            focal_terms(torch.zeros(4, 3), torch.zeros(4, dtype=torch.long)),
+            torch.zeros(4, 3),
+            torch.zeros(2, dtype=torch.long),
+            -1,
+        )

@@ -1,0 +1,39 @@
+"""The criterion ``rdrop``: R-Drop with fairseq's label smoothing or, where ε is 0, cross-entropy, as published."""
+
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Callable
+
+from fairseq.criterions import register_criterion
+from torch import Tensor
+
+from ..losses.label_smoothing import smoothing_over_others
+from ..losses.labo import LaboOptions
+from .posterior import smoothed_log_posterior
+from .projecting import ProjectingConfig, ProjectingCriterion
+
+
+@dataclass
+class RDropConfig(ProjectingConfig):
+    label_smoothing: float = field(
+        default=0.1,
+        metadata={"help": "epsilon of the uniform label smoothing; 0 is cross-entropy"},
+    )
+    rdrop_alpha: float = field(
+        default=5.0,
+        metadata={**ProjectingConfig.__dataclass_fields__["rdrop_alpha"].metadata},
+    )
+
+
+@register_criterion("rdrop", dataclass=RDropConfig)
+class RDropCriterion(ProjectingCriterion):
+    """fairseq's label smoothing in both passes (Wu et al., 2021); LABO and the baselines have ``--rdrop-alpha`` too."""
+
+    name = "rdrop"
+
+    @staticmethod
+    def log_posterior(cfg: RDropConfig) -> Callable[[Tensor], Tensor]:
+        return partial(smoothed_log_posterior, label_smoothing=cfg.label_smoothing)
+
+    def objective(self, k: int) -> LaboOptions:
+        return smoothing_over_others(self.eps, k)
