@@ -216,7 +216,7 @@ def show_plan(grid: Grid, root: Path, workers: Workers) -> None:
             state = "done"
         else:
             hours = measured.get(job.corpus, job.hours.get(device))
-            state = "?" if hours is None else f"{hours:.2g} h"
+            state = "?" if hours is None else _in_words(hours)
             unknown += hours is None
             to_do += [] if hours is None else [hours]
         print(f"{number:>4}  {job.corpus_name} {job.direction} {job.name:<40} {state}")
@@ -225,11 +225,15 @@ def show_plan(grid: Grid, root: Path, workers: Workers) -> None:
     if to_do:
         unit = "GPU" if workers.gpus else "CPU core"
         source = "as finished runs on the same corpus took here" if measured else f"as declared for one {unit}"
-        together = sum(to_do) / workers.number
-        print(f"estimate: {sum(to_do):.3g} h of training ({source}); {together:.3g} h with {workers.number} at a time")
+        total, together = _in_words(sum(to_do)), _in_words(sum(to_do) / workers.number)
+        print(f"estimate: {total} of training ({source}); {together} with {workers.number} at a time")
     if unknown:
         reason = f"their corpus declares no hours for a {device.upper()}, and no run on it is finished here"
         print(f"no estimate for {unknown} of them: {reason}")
+
+
+def _in_words(hours: float) -> str:
+    return f"{hours:.2g} h" if hours < 100 else f"{hours:,.0f} h"
 
 
 def slurm_script(grid: Grid, name: str, root: Path, gpus: int, smoke: bool = False) -> str:
