@@ -6,6 +6,7 @@ no other tokenization, and training pairs dropped that are longer than so many u
 
 import re
 import shutil
+import sys
 import unicodedata
 from collections import Counter
 from dataclasses import dataclass
@@ -74,8 +75,8 @@ def prepare_sentencepiece(corpora: Dict[Pair, Corpus], recipe: SentencePieceReci
     """Prepare one corpus per direction in ``folder``, which is complete when this returns and absent if it does not.
 
     Raises:
-        UserError: a folder with files of the user's own, an empty split, a text too small for so many units, a sentence
-            that :func:`filter_by_length` refuses, or ``fairseq-preprocess`` fails.
+        UserError: a folder with files of the user's own, an empty split, fewer units than the text has characters, a
+            sentence that :func:`filter_by_length` refuses, or ``fairseq-preprocess`` fails.
     """
     tests = [split for split in next(iter(corpora.values())) if split not in ("train", "valid")]
     splits = ["train", "valid", *tests]
@@ -127,22 +128,28 @@ def _named(
 
 
 def _learn(texts: List[Path], files: Prepared, recipe: SentencePieceRecipe) -> Path:
-    """Learn the units of all ``texts`` together; the path of fairseq's dictionary of them."""
+    """Learn the units of all ``texts`` together, fewer where they give no more, as with BPE; the path of fairseq's
+    dictionary of them."""
     # Unicode's compatibility forms would make "," of the full-width comma that Chinese is written and scored with
     rule = "identity" if recipe.keeps_forms else "nmt_nfkc"
+    train = partial(
+        sentencepiece.SentencePieceTrainer.train,
+        input=",".join(map(str, texts)),
+        model_prefix=str(files.sentencepiece.with_suffix("")),
+        character_coverage=0.9995 if recipe.keeps_forms else 1.0,
+        model_type="bpe",
+        num_threads=recipe.workers,
+        minloglevel=2,
+        normalization_rule_name=f"{rule}_cf" if recipe.lowercase and not recipe.keeps_forms else rule,
+    )
     try:
-        sentencepiece.SentencePieceTrainer.train(
-            input=",".join(map(str, texts)),
-            model_prefix=str(files.sentencepiece.with_suffix("")),
-            vocab_size=recipe.vocabulary,
-            character_coverage=0.9995 if recipe.keeps_forms else 1.0,
-            model_type="bpe",
-            num_threads=recipe.workers,
-            minloglevel=1,
-            normalization_rule_name=f"{rule}_cf" if recipe.lowercase and not recipe.keeps_forms else rule,
-        )
+        train(vocab_size=recipe.vocabulary)
     except RuntimeError as error:
-        raise UserError(_too_many_or_few(str(error), recipe.vocabulary)) from None
+        most = re.search(r"value <= (\d+)", str(error))
+        if most is None:
+            raise UserError(_too_few(str(error), recipe.vocabulary)) from None
+        print(f"the training set gives {most.group(1)} SentencePiece units, not {recipe.vocabulary}", file=sys.stderr)
+        train(vocab_size=int(most.group(1)))
     model = load_sentencepiece(files.sentencepiece)
     units = (model.id_to_piece(number) for number in range(model.get_piece_size()) if not _special(model, number))
     dictionary = files.folder / "dict.txt"
@@ -151,12 +158,9 @@ def _learn(texts: List[Path], files: Prepared, recipe: SentencePieceRecipe) -> P
     return dictionary
 
 
-def _too_many_or_few(error: str, vocabulary: int) -> str:
-    """What SentencePiece says about a vocabulary that does not fit the text, in one line."""
-    most = re.search(r"value <= (\d+)", error)
+def _too_few(error: str, vocabulary: int) -> str:
+    """What SentencePiece says about a vocabulary that is too small for the text, in one line."""
     least = re.search(r"required_chars\D+\d+\D+(\d+)|smaller than required_chars. (\d+) vs (\d+)", error)
-    if most:
-        return f"{vocabulary} SentencePiece units are too many for the training set: it gives at most {most.group(1)}"
     if least:
         return f"{vocabulary} SentencePiece units are fewer than the training set has characters: {least.group(0)}"
     return f"SentencePiece cannot learn {vocabulary} units: {' '.join(error.split())}"

@@ -11,8 +11,9 @@ from ..data.languages import has_moses_rules
 from ..data.types import Pair
 
 _ENOUGH = 2_000_000  # pairs: more of them choose nothing else
-#: UTF-8 bytes per subword: 4.5 letters of an alphabet, or one and a half Chinese characters
-_BYTES_PER_SUBWORD = 4.5
+#: UTF-8 bytes per subword (four letters of an alphabet, or a bit more than one Chinese character), and the share of a
+#: batch that is not padding. With these, 8,000 pairs of Multi30k make 84 updates per epoch, as measured.
+_BYTES_PER_SUBWORD, _FILL = 4, 0.87
 #: a small text is read more often, until a model has learned something
 _LEAST_UPDATES, _MOST_EPOCHS = 1_000, 200
 
@@ -21,7 +22,7 @@ class Size(NamedTuple):
     """What a training text amounts to; both languages together, but for the pairs."""
 
     pairs: int
-    target_bytes: int
+    longer_bytes: int  # of the longer side of every pair, which decides how many pairs make a batch
     characters: int  # different ones
     letters: int  # all of them
 
@@ -51,16 +52,16 @@ _MAX_TOKENS = 4096  # of one GPU
 
 def measure(texts: Iterable[Iterable[Pair]]) -> Size:
     """The size of the training texts of all directions of a model together."""
-    pairs = target_bytes = letters = 0
+    pairs = longer_bytes = letters = 0
     characters: Set[str] = set()
     for text in texts:
         for source, target in islice(text, _ENOUGH):
             pairs += 1
-            target_bytes += len(target.encode("utf-8"))
+            longer_bytes += max(len(source.encode("utf-8")), len(target.encode("utf-8")))
             letters += len(source) + len(target)
             characters.update(source)
             characters.update(target)
-    return Size(pairs, target_bytes, len(characters), letters)
+    return Size(pairs, longer_bytes, len(characters), letters)
 
 
 def is_open(corpus: Declaration) -> bool:
@@ -103,10 +104,10 @@ def _subwords(tier: Tier, tokenizer: str, size: Size) -> int:
 
 
 def _training(tier: Tier, size: Size) -> Tuple[Training, int]:
-    tokens = size.target_bytes / _BYTES_PER_SUBWORD
-    per_epoch = max(1.0, tokens / tier.max_tokens)
+    tokens = size.longer_bytes / _BYTES_PER_SUBWORD + size.pairs  # every sentence has an end
+    per_epoch = max(1, math.ceil(tokens / (tier.max_tokens * _FILL)))
     epochs = max(tier.epochs, min(_MOST_EPOCHS, math.ceil(_LEAST_UPDATES / per_epoch)))
-    updates = int(per_epoch * epochs)
+    updates = per_epoch * epochs
     settings: Dict[str, Any] = {
         "dataset.max_tokens": min(tier.max_tokens, _MAX_TOKENS),
         "optimization.update_freq": [max(1, tier.max_tokens // _MAX_TOKENS)],

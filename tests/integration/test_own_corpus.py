@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import zipfile
+from itertools import islice
 from pathlib import Path
 
 import campaign
@@ -20,7 +21,9 @@ from fairseq_runs import command, run
 from labo_fairseq.data.corpora import load_corpus
 from labo_fairseq.data.corpora.declaration import load_declaration
 from labo_fairseq.data.prepared_corpus import Prepared
+from labo_fairseq.data.preprocess_sentencepiece import SentencePieceRecipe, prepare_sentencepiece
 from labo_fairseq.errors import UserError
+from labo_fairseq.experiments import sizing
 from labo_fairseq.experiments.grid import load_grid
 from labo_fairseq.experiments.recipes import find, run_config
 from labo_fairseq.files import read_lines, shipped_corpora
@@ -212,6 +215,24 @@ def test_what_is_chosen_grows_with_the_corpus(tmp_path, capsys, pairs, model, ep
     updates = int(re.search(r"about ([\d,]+) updates", capsys.readouterr().err).group(1).replace(",", ""))
     assert warmup == max(20, min(5000, updates * 7 // 100))
     assert 50 <= config["lr_scheduler"]["warmup_updates"] <= max(50, updates // 8)
+
+
+def test_sizes_are_those_of_the_measured_corpus(tmp_path):
+    """fairseq makes 84 updates in each epoch of multi30k8k, whose training the tier follows."""
+    pairs = islice(load_corpus("multi30k", "de", "en", campaign.shared("multi30k"))["train"], 8000)
+    training, updates = sizing._training(sizing.TIERS[1], sizing.measure([pairs]))
+    assert training.settings["optimization.max_epoch"] == 40
+    assert updates == pytest.approx(40 * 84, rel=0.02)
+
+
+def test_a_text_that_gives_fewer_units_than_were_chosen(tmp_path, capsys):
+    recipe = SentencePieceRecipe("few", (("de", "en"),), 500)
+    splits = {"train": PAIRS, "valid": PAIRS[:5], "test": PAIRS[5:9]}
+    data = prepare_sentencepiece({("de", "en"): splits}, recipe, tmp_path / "data")
+    (most,) = re.findall(r"the training set gives (\d+) SentencePiece units, not 500", capsys.readouterr().err)
+    units = list(read_lines(data.folder / "dict.txt"))
+    assert len(units) + 3 == int(most) < 500  # beside <unk>, <s> and </s>
+    assert data.recipe == recipe.to_json()
 
 
 def test_placeholders_and_readers_that_are_not_known(tmp_path):
