@@ -91,17 +91,17 @@ def measure(
     methods: List[str], data: Prepared, updates: int, rounds: int, overrides: List[str]
 ) -> List[Dict[str, Any]]:
     """One row per method."""
-    found: Dict[str, List[Measured]] = {method: [] for method in methods}
+    measured: Dict[str, List[Measured]] = {method: [] for method in methods}
     with tqdm(total=rounds * len(methods), unit=" trainings") as bar:
         for _ in range(rounds):
             for method in methods:
                 bar.set_description(method)
                 with get_context("spawn").Pool(1) as pool:
-                    found[method].append(pool.apply(train, (configuration(method, updates, overrides), data)))
+                    measured[method].append(pool.apply(train, (configuration(method, updates, overrides), data)))
                 bar.update()
     rows = []
-    for method, mine in found.items():
-        pairs = list(zip(mine, found[BASE]))
+    for method, mine in measured.items():
+        pairs = list(zip(mine, measured[BASE]))
         rows.append(
             {
                 "method": method,

@@ -12,10 +12,10 @@ NAMES = {"ls-seed1": "label smoothing", "labo-seed1": "LABO"}
 
 def hypothesis_probabilities(path: Path) -> None:
     """Histograms of the probabilities of hypothesis tokens: figure 2 of the paper."""
-    found = json.loads((ROOT / "results/multi30k/analysis/confidence.json").read_text(encoding="utf-8"))
+    analysis = json.loads((ROOT / "results/multi30k/analysis/confidence.json").read_text(encoding="utf-8"))
     histograms = {
         record["system"]: record["chosen"]["histogram"]
-        for record in found["distributions"]
+        for record in analysis["distributions"]
         if record["test"] == TEST_SET and record["part"] == "all"
     }
 

@@ -248,10 +248,10 @@ class Unpickler(pickle._Unpickler):
         # as the unpickler of Python does: protocol 2 writes the names of Python 2
         if module == "__builtin__":
             module = "builtins"
-        found = _ALLOWED.get(f"{module}.{name}") or _record(module, name)
-        if found is None:
+        allowed = _ALLOWED.get(f"{module}.{name}") or _record(module, name)
+        if allowed is None:
             raise ForbiddenError(f"{module}.{name}")
-        return found
+        return allowed
 
     # typeshed knows the one in C alone
     stack: List[Any]

@@ -67,8 +67,8 @@ def pins(version: str, python: str) -> List[str]:
         subprocess.run([*pip, "install", "--quiet", _PIP], check=True)
         (own,) = resolve(pip, ["."], limits(version), "--no-deps")
         extras = ",".join(sorted({*own.get("provides_extra", ())} - {*UNPINNED}))
-        found = resolve(pip, [f".[{extras}]", *BUILD], limits(version))
-    names = {re.sub(r"[-_.]+", "-", each["name"]).lower(): each["version"] for each in found}
+        packages = resolve(pip, [f".[{extras}]", *BUILD], limits(version))
+    names = {re.sub(r"[-_.]+", "-", package["name"]).lower(): package["version"] for package in packages}
     del names["labo-fairseq"]
     # a local version, such as +cpu, is that of the build at hand and no part of the release's name
     return [f"{name}=={names[name].split('+')[0]}" for name in sorted(names)]

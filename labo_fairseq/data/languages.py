@@ -55,13 +55,13 @@ def parse_direction(text: str) -> Pair:
     ways = [("-".join(parts[:number]), "-".join(parts[number:])) for number in range(1, len(parts))]
     readable = [way for way in ways if all(map(_is_language, way))]
     plausible = [way for way in readable if all(map(_is_plausible, way))] or readable
-    found = [(normalize_language(source), normalize_language(target)) for source, target in plausible]
-    if len(found) > 1:
-        choices = " or ".join(map("-".join, found))
-        raise UserError(f"the direction {text!r} can be read in {len(found)} ways: write {choices}")
-    if not found or found[0][0] == found[0][1]:
+    directions = [(normalize_language(source), normalize_language(target)) for source, target in plausible]
+    if len(directions) > 1:
+        choices = " or ".join(map("-".join, directions))
+        raise UserError(f"the direction {text!r} can be read in {len(directions)} ways: write {choices}")
+    if not directions or directions[0][0] == directions[0][1]:
         raise UserError(f"{text!r} is no direction: write two languages as in de-en or pt_br-en")
-    return found[0]
+    return directions[0]
 
 
 def parse_directions(text: str) -> Tuple[Pair, ...]:

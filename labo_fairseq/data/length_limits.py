@@ -52,14 +52,14 @@ def filter_by_length(
     """
     left_out, first = 0, ""
     for number, item in enumerate(items, 1):
-        found = next(
+        too_long = next(
             (f"{reason} ({language})" for language, reason in zip(languages, map(excess, sides(item))) if reason), None
         )
-        if found is None:
+        if too_long is None:
             yield item
         elif training:
-            left_out, first = left_out + 1, first or found
+            left_out, first = left_out + 1, first or too_long
         else:
-            raise UserError(f"line {number} of the {split} set has {found}: cut it into sentences")
+            raise UserError(f"line {number} of the {split} set has {too_long}: cut it into sentences")
     if left_out:
         tqdm.write(f"{split}: {left_out} pairs left out as too long, the first with {first}", file=sys.stderr)

@@ -156,8 +156,8 @@ class Prepared:
         if not self.folder.exists():
             return
         # without a recipe nothing was prepared here, and all is the user's: perhaps a disk of files
-        found = self.folder.rglob("*") if self.recipe else self.folder.iterdir()
-        for path in found:
+        paths = self.folder.rglob("*") if self.recipe else self.folder.iterdir()
+        for path in paths:
             if not (self.recipe and _made(path.relative_to(self.folder))):
                 raise UserError(f"{self.folder} holds {path.name}, which no preparation made: name another folder")
 

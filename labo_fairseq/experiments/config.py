@@ -153,15 +153,15 @@ def for_workers(config: Config, workers: int) -> Config:
     """
     tokens, (frequency,) = config["dataset"]["max_tokens"], config["optimization"]["update_freq"]
     shared = math.ceil(frequency / workers)
-    each = tokens * frequency // (workers * shared)
-    if workers > 1 and each < _LEAST_TOKENS:
+    share = tokens * frequency // (workers * shared)
+    if workers > 1 and share < _LEAST_TOKENS:
         raise UserError(
-            f"{workers} workers would get {each} tokens each of an update of {tokens * frequency}, fewer than a long "
+            f"{workers} workers would get {share} tokens each of an update of {tokens * frequency}, fewer than a long "
             "sentence has: use fewer, or raise dataset.max_tokens or optimization.update_freq"
         )
     fitted = deepcopy(config)
     fitted.setdefault("distributed_training", {})["distributed_world_size"] = workers
-    fitted["dataset"]["max_tokens"] = each
+    fitted["dataset"]["max_tokens"] = share
     fitted["optimization"]["update_freq"] = [shared]
     return fitted
 

@@ -121,7 +121,7 @@ def load_grid(name: str, smoke: bool = False) -> Grid:
     if not path.is_file():
         path = configs() / "experiments" / f"{name}.yaml"
     if not path.is_file():
-        shipped = ", ".join(sorted(each.stem for each in path.parent.glob("*.yaml")))
+        shipped = ", ".join(sorted(file.stem for file in path.parent.glob("*.yaml")))
         raise UserError(f"no experiment {name!r}: name a YAML file, or one of {shipped}")
     content = load_yaml(path)
     try:
@@ -191,12 +191,12 @@ def _jobs(block: Any, number: int, smoke: bool, folder: Path) -> Iterator[Job]:
             setup = find(corpus, direction, smoke=smoke)
             hours = {**setup.training.hours, **own_hours}
             direction = setup.direction
-            for each in (method, *taught):
-                if each not in methods():
-                    raise UserError(f"unknown method {each!r}: choose from {', '.join(methods())}")
+            for wanted in (method, *taught):
+                if wanted not in methods():
+                    raise UserError(f"unknown method {wanted!r}: choose from {', '.join(methods())}")
             if type(seed) is not int or not 0 <= seed < 1 << 32:
                 raise UserError(f"a seed must be an integer from 0 to {(1 << 32) - 1}, got {seed!r}")
-            teachers = tuple(Job(corpus, direction, each, seed, smoke=smoke) for each in taught)
+            teachers = tuple(Job(corpus, direction, teacher, seed, smoke=smoke) for teacher in taught)
             if takes_teachers(method) != bool(teachers):
                 needs = "needs teachers" if not teachers else "takes no teachers"
                 raise UserError(f"method {method} {needs}")
@@ -221,7 +221,7 @@ def _changed(setup: Setup, method: str, settings: Sequence[Tuple[str, Any]]) -> 
 
 
 def _value(config: Dict[str, Any], key: str) -> Any:
-    found: Any = config
+    value: Any = config
     for part in key.split("."):
-        found = found.get(part) if isinstance(found, dict) else None
-    return found
+        value = value.get(part) if isinstance(value, dict) else None
+    return value

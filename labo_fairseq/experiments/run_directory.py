@@ -63,7 +63,7 @@ def differences(mine: Any, theirs: Any, name: str = "") -> List[str]:
         return [] if mine == theirs else [name]
     prefix = f"{name}." if name else ""
     return [
-        found for key in {*mine, *theirs} for found in differences(mine.get(key), theirs.get(key), f"{prefix}{key}")
+        setting for key in {*mine, *theirs} for setting in differences(mine.get(key), theirs.get(key), f"{prefix}{key}")
     ]
 
 
@@ -71,16 +71,16 @@ def versions() -> Dict[str, str]:
     """Versions that a result depends on."""
     from importlib.metadata import PackageNotFoundError, version
 
-    found = {"python": platform.python_version()}
+    installed = {"python": platform.python_version()}
     revision = _revision()
     if revision:
-        found["revision"] = revision
+        installed["revision"] = revision
     for package in ("labo-fairseq", "fairseq", "fairseq-fixed", "torch", "sacrebleu", "subword-nmt", "sacremoses"):
         try:
-            found[package] = version(package)
+            installed[package] = version(package)
         except PackageNotFoundError:  # one of the two fairseqs
             continue
-    return found
+    return installed
 
 
 def _revision() -> str:

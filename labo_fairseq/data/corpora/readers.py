@@ -179,10 +179,10 @@ def _read_zip(path: Path, pair: Pair) -> Iterable[Pair]:
     aligned = [endings for endings in by_stem.values() if all(language in endings for language in pair)]
     single = [name for name in names if Path(name).suffix in _ENDINGS]
     if len(aligned) + len(single) != 1:
-        found = "several texts" if aligned or single else "no text"
+        number = "several texts" if aligned or single else "no text"
         raise UserError(
-            f"{path} holds {found} in {' and '.join(pair)} ({', '.join(sorted(names)[:6])}): name one with member in a "
-            "corpus file, or unpack it"
+            f"{path} holds {number} in {' and '.join(pair)} ({', '.join(sorted(names)[:6])}): name one with member in "
+            "a corpus file, or unpack it"
         )
     if single:
         return _read_both(Member(path, single[0]), _reader_of(single[0], True), pair, pair)

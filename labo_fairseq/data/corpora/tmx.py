@@ -34,7 +34,7 @@ class TranslationMemory:
         parser.EndElementHandler = state.end
         parser.CharacterDataHandler = state.characters
         parser.EntityDeclHandler = parser.SkippedEntityHandler = _refuse_entity
-        found = False
+        is_empty = True
         try:
             with self.text.open() as file:
                 while True:
@@ -43,7 +43,7 @@ class TranslationMemory:
                     for unit in state.take():
                         pair = self._pair(unit)
                         if pair is not None:
-                            found = True
+                            is_empty = False
                             yield pair
                     if not piece:
                         break
@@ -55,7 +55,7 @@ class TranslationMemory:
             raise UserError(f"{self.text} is no TMX ({error})") from None
         except (EOFError, zlib.error, lzma.LZMAError, OSError) as error:
             raise UserError(f"{self.text} cannot be read ({error}): get or pack it again") from None
-        if not found:
+        if is_empty:
             raise UserError(f"{self.text} has no translation unit in both {self.source} and {self.target}")
 
     def _pair(self, unit: Dict[str, str]) -> Optional[Pair]:
