@@ -82,9 +82,9 @@ def label_positions(
     try:
         LaboOptions(labeling.tau, labeling.alpha, labeling.rho)
         if not 0 <= labeling.epsilon <= 1:
-            raise ValueError(f"epsilon is {labeling.epsilon}: it must lie in [0, 1]")
+            raise ValueError(f"epsilon must be in [0, 1], got {labeling.epsilon}")
         if not 1 <= top <= logits.size(-1):
-            raise ValueError(f"top is {top}: it must lie between 1 and the {logits.size(-1)} tokens of the vocabulary")
+            raise ValueError(f"top must be from 1 to the {logits.size(-1)} tokens of the vocabulary, got {top}")
     except ValueError as error:
         raise UserError(str(error)) from None
     z, k = logits.double(), logits.size(-1)

@@ -58,10 +58,10 @@ class RegularizedConfig(LabelSmoothedCrossEntropyCriterionConfig):
 def check_smoothing(cfg: Any) -> None:
     """ValueError names the first option that fairseq's label smoothing shares with ours and that is out of range."""
     if not 0 <= getattr(cfg, "label_smoothing", 0) < 1:
-        raise ValueError(f"label-smoothing is {cfg.label_smoothing}: it must lie in [0, 1)")
+        raise ValueError(f"label-smoothing must be in [0, 1), got {cfg.label_smoothing}")
     for name in ("smoothing_warmup_steps", "ignore_prefix_size"):
         if getattr(cfg, name, 0) < 0:
-            raise ValueError(f"{name.replace('_', '-')} is {getattr(cfg, name)}: it must be 0 or more")
+            raise ValueError(f"{name.replace('_', '-')} must be ≥ 0, got {getattr(cfg, name)}")
 
 
 class UpdateCounter:

@@ -44,12 +44,12 @@ class TrainerLoss(TrainerCallback):
 
     def __init__(self, loss: LaboLoss, warmup_steps: Optional[int] = None, shift_labels: Optional[bool] = None) -> None:
         if loss.ignore_index != _IGNORED:
-            raise ValueError(f"ignore_index is {loss.ignore_index}: it must be -100, which transformers pads with")
+            raise ValueError(f"ignore_index must be -100, which transformers pads with, got {loss.ignore_index}")
         self.loss = copy.copy(loss)
         self.loss.reduction = "sum"
         if warmup_steps is not None:
             if warmup_steps < 0:
-                raise ValueError(f"warmup_steps is {warmup_steps}: it must be an integer, 0 or more")
+                raise ValueError(f"warmup_steps must be an integer ≥ 0, got {warmup_steps}")
             self.loss.warmup_steps = warmup_steps
         self.loss.set_updates(0)
         self.shift_labels = shift_labels

@@ -111,7 +111,7 @@ def with_finite_slope(x: Tensor, p: Tensor) -> Tensor:
 def check_not_negative(name: str, value: float) -> None:
     """ValueError names the option, its value and its range."""
     if not 0 <= value < math.inf:
-        raise ValueError(f"{name} is {value}: it must be a finite number, 0 or more")
+        raise ValueError(f"{name} must be a finite number ≥ 0, got {value}")
 
 
 def times(weight: float, value: Tensor) -> Tensor:
@@ -190,9 +190,8 @@ def rows_and_mask(logits: Tensor, target: Tensor, ignore_index: Optional[int]) -
         ValueError: not logits (N, K) and target (N,), or fewer than two classes.
     """
     if logits.dim() != 2 or target.shape != logits.shape[:1]:
-        raise ValueError(
-            f"logits (N, K) and target (N,) are needed, not {tuple(logits.shape)} and {tuple(target.shape)}"
-        )
+        shapes = f"{tuple(logits.shape)} and {tuple(target.shape)}"
+        raise ValueError(f"logits and target must be (N, K) and (N,), got {shapes}")
     check_classes(logits.size(1))
     return targets_and_mask(target, ignore_index)
 
@@ -200,7 +199,7 @@ def rows_and_mask(logits: Tensor, target: Tensor, ignore_index: Optional[int]) -
 def check_classes(k: int) -> None:
     """ValueError where there is nothing to choose from."""
     if k < 2:
-        raise ValueError(f"at least two classes are needed, not {k}")
+        raise ValueError(f"the number of classes must be ≥ 2, got {k}")
 
 
 def targets_and_mask(target: Tensor, ignore_index: Optional[int]) -> Tuple[Tensor, Tensor]:

@@ -59,7 +59,9 @@ def distillation_log_posterior(logits: Tensor, teacher: Tensor, alpha: float = 0
     """
     check_alpha(alpha)
     if alpha == 1:
-        raise ValueError("alpha is 1: labels had no part in the training, and nothing can be told of them")
+        raise ValueError(
+            "alpha must be < 1, got 1: labels had no part in such a training, and nothing can be told of them"
+        )
     _check_shapes(logits, teacher)
     return log_posterior_rows(partial(_odds, alpha=alpha), logits, teacher)
 
@@ -71,13 +73,13 @@ def _odds(odds: Odds, teacher: Tensor, alpha: float) -> Tensor:
 
 def _check_shapes(logits: Tensor, teacher: Tensor) -> None:
     if teacher.shape != logits.shape:
-        raise ValueError(f"logits {tuple(logits.shape)} and teacher {tuple(teacher.shape)} do not fit each other")
+        raise ValueError(f"teacher must have the shape of the logits {tuple(logits.shape)}, got {tuple(teacher.shape)}")
 
 
 def check_alpha(alpha: float) -> None:
     """ValueError names the option, its value and its range."""
     if not 0 <= alpha <= 1:
-        raise ValueError(f"alpha is {alpha}: it must lie in [0, 1]")
+        raise ValueError(f"alpha must be in [0, 1], got {alpha}")
 
 
 def _block(

@@ -73,7 +73,7 @@ def linear_labo_terms_with(
     """
     if hidden.dim() != 2 or weight.dim() != 2 or hidden.size(1) != weight.size(1) or target.shape != hidden.shape[:1]:
         shapes = ", ".join(str(tuple(tensor.shape)) for tensor in (hidden, weight, target))
-        raise ValueError(f"hidden (N, D), weight (K, D) and target (N,) are needed, not {shapes}")
+        raise ValueError(f"hidden, weight and target must be (N, D), (K, D) and (N,), got {shapes}")
     check_classes(weight.size(0))
     if is_compiling() or any(is_transformed(tensor) for tensor in (hidden, weight, bias) if tensor is not None):
         terms = labo_terms_with(options, linear(hidden, weight, bias), target, ignore_index, support)

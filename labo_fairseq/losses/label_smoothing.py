@@ -72,14 +72,12 @@ def label_smoothing_log_posterior(logits: Tensor, label_smoothing: float = 0.1, 
     check_classes(k)
     epsilon = label_smoothing * k / (k - 1) if over_others else label_smoothing
     if epsilon >= 1:
-        raise ValueError(
-            f"label_smoothing is {label_smoothing}: with {k} classes it leaves the target no more than others"
-        )
+        raise ValueError(f"label_smoothing must be < {(k - 1) / k:g} with {k} classes, got {label_smoothing}")
     return labo_log_posterior_with(UniformSmoothing(epsilon), logits)
 
 
 def check_smoothing(epsilon: float) -> float:
     """ε; ValueError where it is out of range."""
     if not 0 <= epsilon < 1:
-        raise ValueError(f"label_smoothing is {epsilon}: it must lie in [0, 1)")
+        raise ValueError(f"label_smoothing must be in [0, 1), got {epsilon}")
     return epsilon

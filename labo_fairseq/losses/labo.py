@@ -90,9 +90,9 @@ class LaboOptions:
 
     def __post_init__(self) -> None:
         if not (0 < self.tau < math.inf):
-            raise ValueError(f"tau is {self.tau}: it must be a finite number above 0")
+            raise ValueError(f"tau must be a finite number > 0, got {self.tau}")
         if not 0.5 <= self.rho <= 1:
-            raise ValueError(f"rho is {self.rho}: it must lie in [0.5, 1]")
+            raise ValueError(f"rho must be in [0.5, 1], got {self.rho}")
         check_not_negative("z_loss", self.z_loss)
         if self.alpha == ADAPTIVE:
             return
@@ -101,7 +101,7 @@ class LaboOptions:
         except (TypeError, ValueError):
             alpha = math.nan
         if not 0 <= alpha <= 1:
-            raise ValueError(f"alpha is {self.alpha}: it must be 'adaptive' or a number in [0, 1]")
+            raise ValueError(f"alpha must be 'adaptive' or a number in [0, 1], got {self.alpha}")
         object.__setattr__(self, "alpha", alpha)
 
     @property
@@ -169,12 +169,11 @@ def labo_terms_with(
     """
     if target.is_floating_point():
         if logits.dim() != 2 or target.shape != logits.shape:
-            raise ValueError(
-                f"logits (N, K) and soft targets (N, K) are needed, not {tuple(logits.shape)} and {tuple(target.shape)}"
-            )
+            shapes = f"{tuple(logits.shape)} and {tuple(target.shape)}"
+            raise ValueError(f"logits and soft targets must both be (N, K), got {shapes}")
         check_classes(logits.size(1))
         if target.requires_grad:
-            raise ValueError("soft targets are constants here, and these want a gradient: detach() them")
+            raise ValueError("soft targets must be constants, got some that require a gradient: detach() them")
         ignored = torch.zeros(len(target), dtype=torch.bool, device=target.device)
     else:
         target, ignored = rows_and_mask(logits, target, ignore_index)
@@ -209,7 +208,9 @@ def labo_log_posterior_with(options: LaboOptions, logits: Tensor, support: Optio
     """:func:`labo_log_posterior` of options that are checked already; ``support`` is that of the training."""
     alpha = options.fixed_alpha
     if alpha is not None and alpha >= 1:
-        raise ValueError("alpha is 1: labels had no part in the training, and nothing can be told of them")
+        raise ValueError(
+            "alpha must be < 1, got 1: labels had no part in such a training, and nothing can be told of them"
+        )
     beside = () if support is None else (support.expand(logits.shape),)
     return log_posterior_rows(partial(_odds, options=options), logits, *beside)
 

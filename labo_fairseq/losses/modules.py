@@ -26,15 +26,15 @@ class _TokenLoss(nn.Module):
     ) -> None:
         super().__init__()
         if reduction not in ("mean", "sum", "none"):
-            raise ValueError(f"reduction is {reduction!r}: it must be 'mean', 'sum' or 'none'")
+            raise ValueError(f"reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
         if weight is not None and weight.dim() != 1:
-            raise ValueError(f"weight {tuple(weight.shape)} does not have the shape (K,)")
+            raise ValueError(f"weight must have the shape (K,), got {tuple(weight.shape)}")
         if smoothing_support is not None:
             if smoothing_support.dim() != 1 or smoothing_support.dtype != torch.bool:
                 kind = f"{tuple(smoothing_support.shape)}, {smoothing_support.dtype}"
-                raise ValueError(f"smoothing_support is {kind}: it must be (K,), torch.bool")
+                raise ValueError(f"smoothing_support must be (K,), torch.bool, got {kind}")
             if not smoothing_support.any():
-                raise ValueError("smoothing_support holds no class: smoothing has nowhere to put its mass")
+                raise ValueError("smoothing_support must hold at least one class, got none")
         self.ignore_index, self.reduction = ignore_index, reduction
         self.register_buffer("weight", weight)
         self.register_buffer("smoothing_support", smoothing_support, persistent=False)
@@ -74,7 +74,7 @@ class _TokenLoss(nn.Module):
         for name in ("weight", "smoothing_support"):
             of_classes = getattr(self, name)
             if of_classes is not None and of_classes.size(0) != k:
-                raise ValueError(f"{name} {tuple(of_classes.shape)} does not fit {k} classes")
+                raise ValueError(f"{name} must have the shape ({k},) of the classes, got {tuple(of_classes.shape)}")
 
     def _weights(self, target: Tensor, token_weight: Optional[Tensor]) -> Optional[Tensor]:
         """The factor of the loss of each token, (N,), or None for 1.
@@ -86,8 +86,10 @@ class _TokenLoss(nn.Module):
         flat = None
         if token_weight is not None:
             if token_weight.shape != target.shape:
-                shapes = f"{tuple(token_weight.shape)} and target {tuple(target.shape)}"
-                raise ValueError(f"token_weight {shapes} do not fit each other")
+                shape = tuple(target.shape)
+                raise ValueError(
+                    f"token_weight must have the shape of the tokens {shape}, got {tuple(token_weight.shape)}"
+                )
             flat = token_weight.reshape(-1)
         if self.weight is None:
             return flat
@@ -154,7 +156,7 @@ class LaboLoss(_TokenLoss):
         self._labo = LaboOptions(tau, alpha, rho, z_loss)
         self._smoothing = UniformSmoothing(check_smoothing(label_smoothing), z_loss)
         if warmup_steps < 0:
-            raise ValueError(f"warmup_steps is {warmup_steps}: it must be an integer, 0 or more")
+            raise ValueError(f"warmup_steps must be an integer ≥ 0, got {warmup_steps}")
         self.warmup_steps, self.label_smoothing = warmup_steps, label_smoothing
         self.set_updates(0)
 
@@ -194,7 +196,8 @@ class LaboLoss(_TokenLoss):
         rows = logits if logits.dim() == 1 else logits.movedim(1, -1)
         soft = target.is_floating_point()
         if logits.dim() == 0 or target.shape != (logits.shape if soft else rows.shape[:-1]):
-            raise ValueError(f"logits {tuple(logits.shape)} and target {tuple(target.shape)} do not fit each other")
+            shapes = f"{tuple(logits.shape)} and {tuple(target.shape)}"
+            raise ValueError(f"logits and target must be (N, K, …) and (N, …), or both (N, K, …), got {shapes}")
         self._check_classes(rows.size(-1))
         flat = rows.reshape(-1, rows.size(-1))
         if soft:
@@ -218,9 +221,8 @@ class LaboLoss(_TokenLoss):
         loss = labo_terms_with(self.options, flat, label, None, self.smoothing_support).loss * total
         if token_weight is not None:
             if token_weight.shape != shape:
-                raise ValueError(
-                    f"token_weight {tuple(token_weight.shape)} and tokens {tuple(shape)} do not fit each other"
-                )
+                got = tuple(token_weight.shape)
+                raise ValueError(f"token_weight must have the shape of the tokens {tuple(shape)}, got {got}")
             loss = loss * token_weight.reshape(-1)
         if self.reduction == "none":
             return loss.view(shape)
@@ -256,9 +258,11 @@ class _LinearLoss(_TokenLoss):
         self, hidden: Tensor, weight: Tensor, target: Tensor, bias: Optional[Tensor], token_weight: Optional[Tensor]
     ) -> Tensor:
         if target.is_floating_point():
-            raise ValueError("soft targets are as large as logits would be: take LaboLoss of the logits")
+            raise ValueError("target must be class indices, got distributions: take LaboLoss of the logits for these")
         if target.shape != hidden.shape[:-1]:
-            raise ValueError(f"hidden {tuple(hidden.shape)} and target {tuple(target.shape)} do not fit each other")
+            raise ValueError(
+                f"hidden and target must be (…, D) and (…), got {tuple(hidden.shape)} and {tuple(target.shape)}"
+            )
         self._check_classes(weight.size(0))
         weights = self._weights(target, token_weight)
         rows = hidden.reshape(-1, hidden.size(-1))

@@ -83,7 +83,7 @@ def log_posterior_rows(block: Callable[..., Tensor], logits: Tensor, *beside: Te
         ValueError: fewer than two classes.
     """
     if logits.dim() == 0:
-        raise ValueError("logits (…, K) are needed, not a number")
+        raise ValueError("logits must be (…, K), got a number")
     check_classes(logits.size(-1))
     flat = logits.reshape(-1, logits.size(-1))
     others = [tensor.reshape(flat.shape) for tensor in beside]

@@ -55,7 +55,7 @@ def rdrop_divergence(logits: Tensor, target: Tensor, ignore_index: Optional[int]
     """
     if logits.dim() != 2 or target.dim() != 1 or logits.size(0) != 2 * target.size(0):
         raise ValueError(
-            f"logits (2N, K) and target (N,) are needed, not {tuple(logits.shape)} and {tuple(target.shape)}"
+            f"logits and target must be (2N, K) and (N,), got {tuple(logits.shape)} and {tuple(target.shape)}"
         )
     check_classes(logits.size(1))
     target, ignored = (tensor.repeat(2) for tensor in targets_and_mask(target, ignore_index))

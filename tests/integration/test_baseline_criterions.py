@@ -185,14 +185,14 @@ def test_the_configurations_name_the_defaults(file):
 @pytest.mark.parametrize(
     ("name", "option", "value", "message"),
     [
-        ("confidence_penalty", "beta", -1.0, "--beta is -1.0: it must be a finite number, 0 or more"),
-        ("focal_loss", "gamma", -1.0, "--gamma is -1.0: it must be a finite number, 0 or more"),
-        ("anti_focal_loss", "alpha", -1.0, "--alpha is -1.0: it must be a finite number, 0 or more"),
-        ("anti_focal_loss", "gamma", float("nan"), "--gamma is nan: it must be a finite number, 0 or more"),
-        ("knowledge_distillation", "alpha", 1.5, "--alpha is 1.5: it must lie in [0, 1]"),
+        ("confidence_penalty", "beta", -1.0, "--beta must be a finite number ≥ 0, got -1.0"),
+        ("focal_loss", "gamma", -1.0, "--gamma must be a finite number ≥ 0, got -1.0"),
+        ("anti_focal_loss", "alpha", -1.0, "--alpha must be a finite number ≥ 0, got -1.0"),
+        ("anti_focal_loss", "gamma", float("nan"), "--gamma must be a finite number ≥ 0, got nan"),
+        ("knowledge_distillation", "alpha", 1.5, "--alpha must be in [0, 1], got 1.5"),
         ("knowledge_distillation", "teacher_path", None, "--teacher-path is missing: it must name a checkpoint, or "),
-        ("focal_loss", "smoothing_warmup_steps", -1, "--smoothing-warmup-steps is -1: it must be 0 or more"),
-        ("focal_loss", "label_smoothing", 1.0, "--label-smoothing is 1.0: it must lie in [0, 1)"),
+        ("focal_loss", "smoothing_warmup_steps", -1, "--smoothing-warmup-steps must be ≥ 0, got -1"),
+        ("focal_loss", "label_smoothing", 1.0, "--label-smoothing must be in [0, 1), got 1.0"),
     ],
 )
 def test_options_out_of_range(build, name, option, value, message):

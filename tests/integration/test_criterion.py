@@ -143,14 +143,14 @@ def test_only_evaluated_means_past_the_warmup(task):
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("tau", 0.0, "--tau is 0.0: it must be a finite number above 0"),
-        ("tau", float("inf"), "--tau is inf"),
-        ("alpha", "1.5", "--alpha is 1.5: it must be 'adaptive' or a number in [0, 1]"),
-        ("alpha", "often", "--alpha is often"),
-        ("rho", 0.4, "--rho is 0.4: it must lie in [0.5, 1]"),
-        ("label_smoothing", 1.0, "--label-smoothing is 1.0: it must lie in [0, 1)"),
-        ("smoothing_warmup_steps", -1, "--smoothing-warmup-steps is -1: it must be 0 or more"),
-        ("ignore_prefix_size", -1, "--ignore-prefix-size is -1: it must be 0 or more"),
+        ("tau", 0.0, "--tau must be a finite number > 0, got 0.0"),
+        ("tau", float("inf"), "--tau must be a finite number > 0, got inf"),
+        ("alpha", "1.5", "--alpha must be 'adaptive' or a number in [0, 1], got 1.5"),
+        ("alpha", "often", "--alpha must be 'adaptive' or a number in [0, 1], got often"),
+        ("rho", 0.4, "--rho must be in [0.5, 1], got 0.4"),
+        ("label_smoothing", 1.0, "--label-smoothing must be in [0, 1), got 1.0"),
+        ("smoothing_warmup_steps", -1, "--smoothing-warmup-steps must be ≥ 0, got -1"),
+        ("ignore_prefix_size", -1, "--ignore-prefix-size must be ≥ 0, got -1"),
     ],
 )
 def test_options_out_of_range(task, option, value, message):

@@ -144,7 +144,7 @@ def test_interactive(data, checkpoints, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"alpha": "1"}, "alpha is 1: labels had no part in the training"),
+        ({"alpha": "1"}, "alpha must be < 1, got 1: labels had no part"),
         ({"_name": "knowledge_distillation"}, "what such a model predicts is not enough to turn it back"),
     ],
 )

@@ -190,5 +190,5 @@ def test_adaptive_softmax_is_refused_in_one_line(data, tmp_path):
 def test_option_out_of_range_is_refused_in_one_line(data, tmp_path):
     done = run(*train_command(data, tmp_path, *LABO, "--tau", "-1"))
     assert done.returncode != 0
-    assert done.stdout.splitlines()[-1] == "labo: --tau is -1.0: it must be a finite number above 0"
+    assert done.stdout.splitlines()[-1] == "labo: --tau must be a finite number > 0, got -1.0"
     assert "Traceback" not in done.stdout

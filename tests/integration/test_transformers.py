@@ -248,9 +248,9 @@ def test_a_loss_that_is_no_callback_is_refused(tmp_path, text, words):
 
 
 def test_options_that_do_not_suit_are_named(tmp_path, words):
-    with pytest.raises(ValueError, match="ignore_index is 0"):
+    with pytest.raises(ValueError, match=r"ignore_index must be -100, .* got 0"):
         TrainerLoss(LaboLoss(ignore_index=0))
-    with pytest.raises(ValueError, match="warmup_steps is -1"):
+    with pytest.raises(ValueError, match="warmup_steps must be an integer ≥ 0, got -1"):
         TrainerLoss(LaboLoss(), warmup_steps=-1)
     loss, model = TrainerLoss(LaboLoss()), gpt(words)
     transformers.Trainer(model=model, args=arguments(tmp_path), compute_loss_func=loss, callbacks=[loss])

@@ -393,10 +393,10 @@ def test_labels_are_equation_6(scale, options):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"tau": 0}, "tau is 0"),
-        ({"rho": 2}, "rho is 2"),
-        ({"alpha": "x"}, "alpha is x"),
-        ({"epsilon": 2}, "epsilon is 2"),
+        ({"tau": 0}, "tau must be a finite number > 0, got 0"),
+        ({"rho": 2}, r"rho must be in \[0.5, 1\], got 2"),
+        ({"alpha": "x"}, r"alpha must be 'adaptive' or a number in \[0, 1\], got x"),
+        ({"epsilon": 2}, r"epsilon must be in \[0, 1\], got 2"),
     ],
 )
 def test_label_options_out_of_range(options, message):
@@ -406,7 +406,7 @@ def test_label_options_out_of_range(options, message):
 
 @pytest.mark.parametrize("top", [0, 5])
 def test_more_tokens_than_there_are(top):
-    with pytest.raises(UserError, match=rf"top is {top}: it must lie between 1 and the 4 tokens"):
+    with pytest.raises(UserError, match=f"top must be from 1 to the 4 tokens of the vocabulary, got {top}"):
         label_positions(torch.zeros(1, 4), torch.tensor([1]), list("abcd"), Labeling(), top)
 
 

@@ -325,14 +325,14 @@ def test_labo_is_distillation_from_the_optimal_distribution():
 @pytest.mark.parametrize(
     ("terms_of", "options", "message"),
     [
-        (confidence_penalty_terms, {"beta": -0.1}, "beta is -0.1: it must be a finite number, 0 or more"),
-        (confidence_penalty_terms, {"beta": math.nan}, "beta is nan"),
-        (focal_terms, {"gamma": -1}, "gamma is -1: it must be a finite number, 0 or more"),
-        (focal_terms, {"gamma": math.inf}, "gamma is inf"),
-        (anti_focal_terms, {"alpha": -1}, "alpha is -1: it must be a finite number, 0 or more"),
-        (anti_focal_terms, {"gamma": -1}, "gamma is -1"),
-        (distil, {"alpha": 1.1}, r"alpha is 1.1: it must lie in \[0, 1\]"),
-        (distil, {"alpha": math.nan}, "alpha is nan"),
+        (confidence_penalty_terms, {"beta": -0.1}, "beta must be a finite number ≥ 0, got -0.1"),
+        (confidence_penalty_terms, {"beta": math.nan}, "beta must be a finite number ≥ 0, got nan"),
+        (focal_terms, {"gamma": -1}, "gamma must be a finite number ≥ 0, got -1"),
+        (focal_terms, {"gamma": math.inf}, "gamma must be a finite number ≥ 0, got inf"),
+        (anti_focal_terms, {"alpha": -1}, "alpha must be a finite number ≥ 0, got -1"),
+        (anti_focal_terms, {"gamma": -1}, "gamma must be a finite number ≥ 0, got -1"),
+        (distil, {"alpha": 1.1}, r"alpha must be in \[0, 1\], got 1.1"),
+        (distil, {"alpha": math.nan}, r"alpha must be in \[0, 1\], got nan"),
     ],
 )
 def test_an_option_out_of_range_is_named(terms_of, options, message):
@@ -343,13 +343,13 @@ def test_an_option_out_of_range_is_named(terms_of, options, message):
 @every_loss
 def test_shapes_that_do_not_fit_are_named(name):
     terms_of, _, options = LOSSES[name]
-    with pytest.raises(ValueError, match="are needed"):
+    with pytest.raises(ValueError, match="logits and target must be"):
         terms_of(torch.zeros(3, 4), torch.zeros(4, dtype=torch.long), *options)
-    with pytest.raises(ValueError, match="two classes"):
+    with pytest.raises(ValueError, match="the number of classes must be ≥ 2, got 1"):
         terms_of(torch.zeros(3, 1), torch.zeros(3, dtype=torch.long), *options)
 
 
 def test_a_teacher_of_another_vocabulary_is_named():
     logits, target = draw(3, 4)
-    with pytest.raises(ValueError, match=r"logits \(3, 4\) and teacher \(3, 5\) do not fit"):
+    with pytest.raises(ValueError, match=r"teacher must have the shape of the logits \(3, 4\), got \(3, 5\)"):
         distillation_terms(logits, target, torch.full((3, 5), 0.2))

@@ -220,11 +220,11 @@ def test_the_module_is_labo_loss_of_the_projection(reduction):
 
 
 def test_shapes_that_do_not_fit_are_named():
-    with pytest.raises(ValueError, match="do not fit"):
+    with pytest.raises(ValueError, match="hidden and target must be"):
         LinearLaboLoss()(torch.zeros(3, 4), torch.zeros(5, 4), torch.zeros(4, dtype=torch.long))
-    with pytest.raises(ValueError, match="are needed"):
+    with pytest.raises(ValueError, match="hidden, weight and target must be"):
         linear_labo_terms(torch.zeros(3, 4), torch.zeros(5, 3), torch.zeros(3, dtype=torch.long))
-    with pytest.raises(ValueError, match="two classes"):
+    with pytest.raises(ValueError, match="the number of classes must be ≥ 2, got 1"):
         linear_labo_terms(torch.zeros(3, 4), torch.zeros(1, 4), torch.zeros(3, dtype=torch.long))
 
 

@@ -290,13 +290,13 @@ def test_an_evaluation_makes_no_gradient(monkeypatch, evaluation):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"tau": 0}, "tau is 0"),
-        ({"tau": math.inf}, "tau is inf"),
-        ({"tau": math.nan}, "tau is nan"),
-        ({"rho": 0.4}, "rho is 0.4"),
-        ({"alpha": 1.1}, "alpha is 1.1"),
-        ({"alpha": "none"}, "alpha is none"),
-        ({"reduction": "avg"}, "reduction is 'avg'"),
+        ({"tau": 0}, "tau must be a finite number > 0, got 0"),
+        ({"tau": math.inf}, "tau must be a finite number > 0, got inf"),
+        ({"tau": math.nan}, "tau must be a finite number > 0, got nan"),
+        ({"rho": 0.4}, r"rho must be in \[0.5, 1\], got 0.4"),
+        ({"alpha": 1.1}, r"alpha must be 'adaptive' or a number in \[0, 1\], got 1.1"),
+        ({"alpha": "none"}, r"alpha must be 'adaptive' or a number in \[0, 1\], got none"),
+        ({"reduction": "avg"}, "reduction must be 'mean', 'sum' or 'none', got 'avg'"),
     ],
 )
 def test_an_option_out_of_range_is_named(options, message):
@@ -305,7 +305,7 @@ def test_an_option_out_of_range_is_named(options, message):
 
 
 def test_shapes_that_do_not_fit_are_named():
-    with pytest.raises(ValueError, match="do not fit"):
+    with pytest.raises(ValueError, match="logits and target must be"):
         LaboLoss()(torch.zeros(3, 4), torch.zeros(4, dtype=torch.long))
-    with pytest.raises(ValueError, match="two classes"):
+    with pytest.raises(ValueError, match="the number of classes must be ≥ 2, got 1"):
         LaboLoss()(torch.zeros(3, 1), torch.zeros(3, dtype=torch.long))

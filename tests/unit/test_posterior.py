@@ -265,15 +265,18 @@ def test_class_weights_are_taken_out():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda z: labo_log_posterior(z, alpha=1.0), "alpha is 1"),
-        (lambda z: labo_log_posterior(z, tau=0), "tau is 0"),
-        (lambda z: distil(z, 1.0), "alpha is 1"),
-        (lambda z: label_smoothing_log_posterior(z, 1.0), "label_smoothing is 1.0"),
-        (lambda z: focal_log_posterior(z, -1), "gamma is -1"),
-        (lambda z: confidence_penalty_log_posterior(z, -1), "beta is -1"),
-        (lambda z: labo_log_posterior(z[:, :1]), "two classes"),
-        (lambda z: LaboLoss(weight=torch.ones(3)).log_posterior(z), "does not fit 6 classes"),
-        (lambda z: distillation_log_posterior(z, z[:, :2]), "do not fit"),
+        (lambda z: labo_log_posterior(z, alpha=1.0), "alpha must be < 1, got 1"),
+        (lambda z: labo_log_posterior(z, tau=0), "tau must be a finite number > 0, got 0"),
+        (lambda z: distil(z, 1.0), "alpha must be < 1, got 1"),
+        (lambda z: label_smoothing_log_posterior(z, 1.0), r"label_smoothing must be in \[0, 1\), got 1.0"),
+        (lambda z: focal_log_posterior(z, -1), "gamma must be a finite number ≥ 0, got -1"),
+        (lambda z: confidence_penalty_log_posterior(z, -1), "beta must be a finite number ≥ 0, got -1"),
+        (lambda z: labo_log_posterior(z[:, :1]), "the number of classes must be ≥ 2, got 1"),
+        (
+            lambda z: LaboLoss(weight=torch.ones(3)).log_posterior(z),
+            r"weight must have the shape \(6,\) of the classes, got \(3,\)",
+        ),
+        (lambda z: distillation_log_posterior(z, z[:, :2]), "teacher must have the shape of the logits"),
     ],
 )
 def test_what_cannot_be_inverted_is_named(call, message):

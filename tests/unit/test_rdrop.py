@@ -188,7 +188,8 @@ def test_torch_func_and_compile():
 
 
 @pytest.mark.parametrize(
-    ("shape", "targets", "message"), [((5, 3), 2, "logits"), ((4, 3, 2), 2, "logits"), ((4, 1), 2, "two classes")]
+    ("shape", "targets", "message"),
+    [((5, 3), 2, "logits"), ((4, 3, 2), 2, "logits"), ((4, 1), 2, "the number of classes must be ≥ 2, got 1")],
 )
 def test_shapes_that_do_not_fit(shape, targets, message):
     with pytest.raises(ValueError, match=message):
