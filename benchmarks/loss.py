@@ -4,9 +4,11 @@
   python benchmarks/loss.py --dtypes float32 bfloat16 float16
   python benchmarks/loss.py --device cuda --shapes 2048x10000 4096x40000 8192x131072
 
-Three comparisons per shape (tokens x vocabulary). "logits": from given logits to their gradient. "baselines": the same
-for the other methods of the paper, a teacher's probabilities being given. "projection": from hidden states and the
-weight of the output layer to the gradients of both, the logits being made on the way.
+Four comparisons per shape (tokens x vocabulary). "logits": from given logits to their gradient. "baselines": the same
+for the other methods of the paper, a teacher's probabilities being given. "rdrop": the same with R-Drop, half of the
+tokens being the second pass of the others; "plain" is autograd through the operations of fairseq's criterion.
+"projection": from hidden states and the weight of the output layer to the gradients of both, the logits being made on
+the way.
 
 time     median over the rounds of (time / time of fairseq's label smoothing in the same round); in a round every
          method runs once, so that whatever else the machine does meets all of them. "cpu" is the same of processor
@@ -34,7 +36,7 @@ import torch
 from fairseq import utils
 from fairseq.criterions.label_smoothed_cross_entropy import label_smoothed_nll_loss
 from torch import Tensor
-from torch.nn.functional import cross_entropy, one_hot
+from torch.nn.functional import cross_entropy, kl_div, one_hot
 
 from labo_fairseq.files import atomic_write, write_json
 from labo_fairseq.losses import (
@@ -44,9 +46,13 @@ from labo_fairseq.losses import (
     focal_terms,
     labo_terms,
     linear_labo_terms,
+    rdrop_terms,
+    smoothed_terms,
 )
+from labo_fairseq.losses.labo import LaboOptions
+from labo_fairseq.losses.rdrop import linear_rdrop_terms
 
-EPSILON, TAU, RHO, PAD = 0.1, 1.25, 0.5, 1
+EPSILON, TAU, RHO, PAD, RDROP = 0.1, 1.25, 0.5, 1, 5.0
 BASE = "fairseq LS"
 
 
@@ -128,6 +134,39 @@ def baselines() -> Dict[str, Callable[[Inputs], Tensor]]:
     }
 
 
+def plain_rdrop(logits: Tensor, target: Tensor) -> Tensor:
+    """fairseq's criterion label_smoothed_cross_entropy_with_rdrop, the target being that of both passes."""
+    loss = fairseq_ls(logits, target)
+    log_p, log_q = utils.log_softmax(logits, dim=-1).chunk(2)
+    p, q = utils.softmax(logits, dim=-1).chunk(2)
+    padding = target[: len(p)].eq(PAD)[:, None]
+    one, other = (kl_div(*pair, reduction="none").masked_fill_(padding, 0.0).sum() for pair in ((log_p, q), (log_q, p)))
+    return loss + RDROP * (one + other) / 2
+
+
+def closed_rdrop(terms: Any, x: Inputs) -> Tensor:
+    return rdrop_terms(terms, x.logits, one_pass(x.target), RDROP, PAD)[0].loss.sum()
+
+
+def one_pass(target: Tensor) -> Tensor:
+    return target[: len(target) // 2]
+
+
+def both_passes(target: Tensor) -> Tensor:
+    return one_pass(target).repeat(2)
+
+
+def with_rdrop() -> Dict[str, Callable[[Inputs], Tensor]]:
+    return {
+        BASE: lambda x: fairseq_ls(x.logits, both_passes(x.target)),
+        "LS, plain R-Drop": lambda x: plain_rdrop(x.logits, both_passes(x.target)),
+        "LS, R-Drop": lambda x: closed_rdrop(smoothed_terms(x.logits, both_passes(x.target), EPSILON, PAD), x),
+        "LABO, R-Drop": lambda x: closed_rdrop(
+            labo_terms(x.logits, both_passes(x.target), TAU, rho=RHO, ignore_index=PAD), x
+        ),
+    }
+
+
 def from_hidden() -> Dict[str, Callable[[Inputs], Tensor]]:
     methods = {
         BASE: lambda x: fairseq_ls(x.hidden @ x.weight.t(), x.target),
@@ -135,6 +174,10 @@ def from_hidden() -> Dict[str, Callable[[Inputs], Tensor]]:
         "LABO, fused": lambda x: linear_labo_terms(
             x.hidden, x.weight, x.target, TAU, rho=RHO, ignore_index=PAD
         ).loss.sum(),
+        "LS, plain R-Drop": lambda x: plain_rdrop(x.hidden @ x.weight.t(), both_passes(x.target)),
+        "LABO, R-Drop, fused": lambda x: linear_rdrop_terms(
+            LaboOptions(TAU, rho=RHO), RDROP, x.hidden, x.weight, one_pass(x.target), PAD
+        )[0].loss.sum(),
     }
     if torch.cuda.is_available() and find_spec("liger_kernel"):
         from liger_kernel.transformers import LigerFusedLinearCrossEntropyLoss
@@ -150,7 +193,7 @@ def from_hidden() -> Dict[str, Callable[[Inputs], Tensor]]:
     return methods
 
 
-COMPARISONS = {"logits": from_logits, "baselines": baselines, "projection": from_hidden}
+COMPARISONS = {"logits": from_logits, "baselines": baselines, "rdrop": with_rdrop, "projection": from_hidden}
 
 
 def make_inputs(case: Case, comparison: str) -> Inputs:
