@@ -3,9 +3,8 @@
 from typing import Optional, Tuple
 
 from ..errors import UserError
-from .length_limits import excess_of_line, excess_of_subwords, excess_of_words
 from .prepared_corpus import Prepared
-from .preprocess import load_bpe, to_tokens
+from .preprocess import excess_of_line, excess_of_subwords, excess_of_words, load_bpe, to_tokens
 from .preprocess_sentencepiece import load_sentencepiece, spaces_only
 
 

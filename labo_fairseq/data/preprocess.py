@@ -1,6 +1,10 @@
 """From raw sentence pairs to what ``fairseq-train`` reads: tokenized, in joint BPE, binarized.
 
 Three passes over files, none of which is ever entirely in memory: tokenize and clean, learn the BPE, apply it.
+
+Moses' rules and BPE need the square of a length in time, and a model has only so many positions: a line of a megabyte
+would take hours, or stop a training. Training pairs that are too long are left out, as Moses and fairseq leave them
+out; a set that scores are computed on is refused, for they need every line of it.
 """
 
 import shutil
@@ -12,18 +16,19 @@ from functools import lru_cache, partial
 from itertools import chain
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple, TypeVar
 from typing import Counter as CounterType
 
 from subword_nmt.apply_bpe import BPE
 from subword_nmt.learn_bpe import learn_bpe
+from tqdm import tqdm
 
 from ..errors import UserError
 from ..files import atomic_directory, read_lines
 from ..subprocesses import run_fairseq
 from .corpora.declaration import CleaningRule
-from .length_limits import excess_of_line, excess_of_subwords, excess_of_words, filter_by_length
 from .moses import (
+    LONGEST_WORD,
     check_languages,
     lowercase,
     normalize_punctuation,
@@ -34,6 +39,11 @@ from .moses import (
 from .parallel_map import mapped
 from .prepared_corpus import Prepared
 from .types import DEFAULT_SCORING, Corpus, DeclaredScoring, Pair
+
+LONGEST_LINE = 20000  # characters of raw text
+LONGEST_SENTENCE = 1023  # subwords: fairseq's models have 1,024 positions, and the end of a sentence takes one
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -202,6 +212,51 @@ def _split(lines: Iterable[Line], split: str, validation_every: Optional[int]) -
     for number, line in enumerate(lines, 1):
         cut = split == "train" and validation_every is not None and number % validation_every == 0
         yield ("valid" if cut else split), line
+
+
+def excess_of_line(text: str) -> Optional[str]:
+    """What is too long about raw text, in words, or None."""
+    return f"{len(text):,} characters, at most {LONGEST_LINE:,}" if len(text) > LONGEST_LINE else None
+
+
+def excess_of_words(tokens: str) -> Optional[str]:
+    """What is too long about the tokens of a line, in words, or None."""
+    longest = max(map(len, tokens.split()), default=0) if len(tokens) > LONGEST_WORD else 0
+    return f"a word of {longest:,} characters, at most {LONGEST_WORD:,}" if longest > LONGEST_WORD else None
+
+
+def excess_of_subwords(subwords: str) -> Optional[str]:
+    """What is too long about a line in subwords, in words, or None."""
+    number = subwords.count(" ") + 1
+    return f"{number:,} subwords, at most {LONGEST_SENTENCE:,}" if number > LONGEST_SENTENCE else None
+
+
+def filter_by_length(
+    items: Iterable[Item],
+    sides: Callable[[Item], Pair],
+    excess: Callable[[str], Optional[str]],
+    split: str,
+    languages: Pair,
+    training: bool,
+) -> Iterator[Item]:
+    """``items`` of which no side has an ``excess``; a line on stderr says how many of a training set were left out.
+
+    Raises:
+        UserError: one has and they are not for ``training``.
+    """
+    left_out, first = 0, ""
+    for number, item in enumerate(items, 1):
+        too_long = next(
+            (f"{reason} ({language})" for language, reason in zip(languages, map(excess, sides(item))) if reason), None
+        )
+        if too_long is None:
+            yield item
+        elif training:
+            left_out, first = left_out + 1, first or too_long
+        else:
+            raise UserError(f"line {number} of the {split} set has {too_long}: cut it into sentences")
+    if left_out:
+        tqdm.write(f"{split}: {left_out} pairs left out as too long, the first with {first}", file=sys.stderr)
 
 
 def write_pairs(lines: Iterable[Tuple[str, Line]], files: Prepared, languages: Pair) -> CounterType[str]:

@@ -20,10 +20,9 @@ import sentencepiece
 
 from ..errors import UserError
 from ..files import atomic_directory, read_lines, write_lines
-from .length_limits import excess_of_line, excess_of_subwords, filter_by_length
 from .parallel_map import mapped
 from .prepared_corpus import Prepared
-from .preprocess import Line, binarize, refuse_empty, write_pairs
+from .preprocess import Line, binarize, excess_of_line, excess_of_subwords, filter_by_length, refuse_empty, write_pairs
 from .types import DEFAULT_SCORING, Corpus, DeclaredScoring, Pair
 
 #: languages with thousands of characters, of which the rarest are left out of the units, and with full-width ones
