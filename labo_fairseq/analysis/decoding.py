@@ -113,9 +113,15 @@ class DecodingAnalysis(Analysis):
     def add_arguments(self, parser: ArgumentParser) -> None:
         super().add_arguments(parser)
         grid = Grid()
-        penalty = {"type": length_penalty, "nargs": "+", "metavar": "X"}
         parser.add_argument("--beams", type=BEAM, nargs="+", default=grid.beams, metavar="N", help="beam sizes")
-        parser.add_argument("--lenpens", default=grid.length_penalties, help="length penalties", **penalty)
+        parser.add_argument(
+            "--lenpens",
+            type=length_penalty,
+            nargs="+",
+            default=grid.length_penalties,
+            metavar="X",
+            help="length penalties",
+        )
         parser.add_argument(
             "--temperatures", type=positive, nargs="+", default=grid.temperatures, metavar="T", help="temperatures"
         )
@@ -126,15 +132,16 @@ class DecodingAnalysis(Analysis):
             metavar="N",
             help="samples of minimum Bayes risk; 0 leaves it out",
         )
-        sentences = {"type": whole(1), "metavar": "N"}
-        parser.add_argument("--sentences", help="the first N of the validation set (default: all)", **sentences)
-        parser.add_argument("--test-sentences", help="the first N of every test set (default: all)", **sentences)
+        for option, text in (("--sentences", "the validation set"), ("--test-sentences", "every test set")):
+            parser.add_argument(option, type=whole(1), metavar="N", help=f"the first N of {text} (default: all)")
         parser.add_argument("--tests", nargs="+", default=(), metavar="NAME", help="test sets (default: all)")
 
     def options(self, args: Namespace) -> Dict[str, Any]:
-        lists = (args.beams, args.lenpens, args.temperatures)
-        distinct = (tuple(dict.fromkeys(values)) for values in lists)
-        return {"grid": Grid(*distinct, args.samples, args.sentences, args.test_sentences, tuple(args.tests))}
+        beams, penalties, temperatures = (
+            tuple(dict.fromkeys(values)) for values in (args.beams, args.lenpens, args.temperatures)
+        )
+        held_out_options = (args.samples, args.sentences, args.test_sentences, tuple(args.tests))
+        return {"grid": Grid(beams, penalties, temperatures, *held_out_options)}
 
     def run(self, runs: Sequence[Run], folder: Path, **options: Any) -> AnalysisResult:
         """Options: ``grid``, a :class:`Grid`."""
@@ -172,7 +179,7 @@ def _is_default(cell: Cell) -> bool:
 
 def _chosen(validated: Sequence[Cell], grid: Grid) -> List[Cell]:
     """The default search, then the best ones: BLEU decides, and the cheaper search where it is equal."""
-    searches = {}
+    searches: Dict[Tuple[str, str], Cell] = {}
     for cell in validated:
         if _in_grid(cell, grid):
             key = (cell.search, cell.probabilities)
@@ -218,7 +225,7 @@ class _Study:
         names = [str(number) for number in range(len(cells))]
         translations = [Translation(Texts(sources, cell.lines, references)) for cell in cells]
         compared = compare([find_metric("bleu")], dict(zip(names, translations)), self._scoring(test))
-        return [Tested(*entry, one.p) for *entry, one in zip(chosen, cells, compared)]
+        return [Tested(valid, tested, one.p) for valid, tested, one in zip(chosen, cells, compared)]
 
     def cells(
         self, test: HeldOut, search: Search, length_penalties: Sequence[Optional[float]], sentences: Optional[int]

@@ -249,7 +249,7 @@ def test_the_warm_up_is_saved(tmp_path):
         model["loss"].step()
     torch.save(model.state_dict(), tmp_path / "state.pt")
     other = torch.nn.ModuleDict({"layer": torch.nn.Linear(2, 3), "loss": LaboLoss(warmup_steps=5, weight=0 * WEIGHT)})
-    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    state = torch.load(tmp_path / "state.pt")
     other.load_state_dict(state)
     assert other["loss"].updates == 3
     assert other["loss"].warming_up
