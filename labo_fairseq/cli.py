@@ -290,7 +290,9 @@ def _add_experiment(commands) -> None:
     run.add_argument("--dry-run", action="store_true", help="print the plan and an estimate of its cost, and stop")
     run.add_argument("--only", type=whole(0), metavar="N", help="run only entry N of the plan")
     run.add_argument("--slurm", action="store_true", help="print a script that submits the plan to SLURM, and stop")
-    report.add_argument("--metric", default="bleu", help=f"score to report, {_METRIC_HELP}")
+    report.add_argument(
+        "--metric", default="", help=f"score to report (default: BLEU, of images accuracy), {_METRIC_HELP}"
+    )
     report.add_argument(
         "--out", type=Path, metavar="DIR", help="output directory (default: experiments/GRID below --folder)"
     )
@@ -420,7 +422,11 @@ def _add_compare(commands) -> None:
     )
     parser.add_argument("--test", help="name of the test set (default: the main one)")
     parser.add_argument(
-        "--metrics", nargs="+", default=[], metavar="METRIC", help=f"instead of BLEU and chrF: {_METRIC_HELP}"
+        "--metrics",
+        nargs="+",
+        default=[],
+        metavar="METRIC",
+        help=f"instead of BLEU and chrF, of images accuracy and NLL: {_METRIC_HELP}",
     )
     parser.add_argument("--samples", type=whole(1, 1_000_000), default=1000, metavar="N", help="bootstrap samples")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
@@ -431,9 +437,15 @@ def _compare(args: argparse.Namespace) -> None:
 
     from .evaluation.runs import load_run
     from .evaluation.significance import compare_runs, render
+    from .experiments.image_run import is_image_run, load_image_run
+    from .experiments.image_scores import compare_image_runs
 
-    runs = [load_run(folder) for folder in args.folders]
-    compared = compare_runs(runs, args.test, args.metrics, args.samples)
+    if is_image_run(args.folders[0]):
+        if args.test not in (None, "test"):
+            raise UserError(f"{args.folders[0]} has no test set {args.test!r}: runs on images have 'test'")
+        compared = compare_image_runs([load_image_run(folder) for folder in args.folders], args.metrics, args.samples)
+    else:
+        compared = compare_runs([load_run(folder) for folder in args.folders], args.test, args.metrics, args.samples)
     print(json.dumps([line.to_json() for line in compared], indent=2) if args.json else render(compared))
 
 

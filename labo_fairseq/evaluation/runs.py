@@ -20,13 +20,13 @@ class TrainingCost:
     """What a training took."""
 
     seconds: Optional[float]  # None where the log does not say it
-    target_tokens_per_second: Optional[float]  # median
+    target_tokens_per_second: Optional[float]  # median; None of images
     peak_memory_mib: int  # of one process
 
     @classmethod
     def from_json(cls, value: Dict[str, Any]) -> "TrainingCost":
         # the first runs were not timed
-        return cls(value.get("seconds"), value["target_tokens_per_second"], value["peak_memory_mib"])
+        return cls(value.get("seconds"), value.get("target_tokens_per_second"), value["peak_memory_mib"])
 
 
 @dataclass(frozen=True)
@@ -34,17 +34,18 @@ class Evaluation:
     """Scores of one checkpoint with one search."""
 
     checkpoint: str  # name of its file
-    decoding: Decoding
+    decoding: Optional[Decoding]  # None of images
     tests: Dict[str, List[Score]]  # by the name of the test set's files
 
     def to_json(self) -> Dict[str, Any]:
         tests = {test: [score.to_json() for score in scores] for test, scores in self.tests.items()}
-        return {"checkpoint": self.checkpoint, **self.decoding.to_json(), "tests": tests}
+        search = self.decoding.to_json() if self.decoding else {}
+        return {"checkpoint": self.checkpoint, **search, "tests": tests}
 
     @classmethod
     def from_json(cls, value: Dict[str, Any]) -> "Evaluation":
         tests = {test: [Score(**score) for score in scores] for test, scores in value["tests"].items()}
-        return cls(value["checkpoint"], Decoding.from_json(value), tests)
+        return cls(value["checkpoint"], Decoding.from_json(value) if "beam" in value else None, tests)
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class RunResult:
     """What a finished run has to say: the content of its ``result.json``."""
 
     settings: Dict[str, Any]  # see Run.settings
-    data: str  # the prepared corpus, told from the run's folder
+    data: str  # the prepared corpus, told from the run's folder; empty of images
     versions: Dict[str, str]
     training: TrainingCost
     evaluation: Evaluation
@@ -72,7 +73,7 @@ class RunResult:
         value = read_json(path)
         try:
             training, evaluation = TrainingCost.from_json(value["training"]), Evaluation.from_json(value["evaluation"])
-            return cls(value["settings"], value["data"], value["versions"], training, evaluation)
+            return cls(value["settings"], value.get("data", ""), value["versions"], training, evaluation)
         except (AttributeError, KeyError, TypeError):
             raise _damaged(path) from None
 

@@ -5,7 +5,7 @@ that is drawn is drawn for every seed of both systems, because their translation
 """
 
 from dataclasses import asdict, dataclass
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -72,14 +72,29 @@ def resample(metric: Metric, statistics: Sequence[np.ndarray], samples: int = SA
     Raises:
         UserError: different numbers of sentences; ``samples`` or ``seed`` below 1.
     """
+    if metric.decomposition is None:
+        raise UserError(f"{metric.key} cannot be tested")
+    return resample_sums(metric.decomposition.corpus_score, statistics, samples, seed)
+
+
+def resample_sums(
+    corpus_score: Callable[[np.ndarray], np.ndarray],
+    statistics: Sequence[np.ndarray],
+    samples: int = SAMPLES,
+    seed: int = SEED,
+) -> np.ndarray:
+    """As :func:`resample`, for any score of sums over the items of a test set: its sentences, or its images.
+
+    Args:
+        corpus_score: (..., S) sums → (...) scores.
+        statistics: (items, S) of each system.
+    """
     for name, value in (("samples", samples), ("seed", seed)):
         if value < 1:
             raise UserError(f"the bootstrap's {name} must be an integer ≥ 1, got {value}")
     if len({len(rows) for rows in statistics}) != 1:
         lengths = ", ".join(str(len(rows)) for rows in statistics)
         raise UserError(f"the bootstrap needs translations of the same lines, got {lengths or 'no'} lines")
-    if metric.decomposition is None:
-        raise UserError(f"{metric.key} cannot be tested")
     together = np.stack(statistics, axis=1)  # (sentences, translations, S)
     sentences, *shape = together.shape
     flat = together.reshape(sentences, -1)
@@ -92,7 +107,7 @@ def resample(metric: Metric, statistics: Sequence[np.ndarray], samples: int = SA
         offsets = sentences * np.arange(len(drawn))[:, None]
         counts = np.bincount((drawn + offsets).ravel(), minlength=drawn.size).reshape(drawn.shape)
         sums.append(counts.astype(np.float64) @ flat)
-    return metric.decomposition.corpus_score(np.concatenate(sums).reshape(1 + samples, *shape)).T
+    return corpus_score(np.concatenate(sums).reshape(1 + samples, *shape)).T
 
 
 def spread(scores: np.ndarray) -> Tuple[float, float]:

@@ -1,5 +1,7 @@
 """A grid of runs: corpus × direction × method × hyper-parameters × seed, as ``configs/experiments/NAME.yaml`` says.
 
+Of images: data set × network × method × hyper-parameters × seed; a grid is of translation or of images.
+
 baseline: ls                     # whom the report compares with
 grid:
   - corpus: multi30k              # a name, or a YAML file that declares a corpus
@@ -18,6 +20,14 @@ grid:
     methods: [kd]
     seeds: [1]
     teachers: [ce]               # the runs of these methods with the same corpus, direction and seed
+
+grid:
+  - dataset: cifar100             # a name, or a YAML file that declares a data set
+    networks: [resnet18]
+    methods: [ls, kd]
+    seeds: [1, 2, 3]
+    teachers: [ce]               # with the same settings, but for those of the method
+    teacher_network: resnext29   # optional: another network than the student's
 """
 
 import os
@@ -30,13 +40,14 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 from ..data.corpora.declaration import parse_hours
 from ..errors import UserError
 from ..evaluation.runs import RunResult
-from ..files import configs, methods
+from ..files import configs
 from ..yaml_files import check_keys, check_list, load_yaml
-from .config import Config, takes_teachers
-from .recipes import Setup, configuration, find, run_config
+from .config import Config
 from .run_directory import differences
+from .subjects import Subject, find_images, find_translation
 
-_KEYS = ("corpus", "directions", "methods", "seeds", "settings", "teachers", "hours")
+_KEYS = ("methods", "seeds", "settings", "teachers", "hours")
+_TRANSLATION, _IMAGES = ("corpus", "directions"), ("dataset", "networks")
 _TOP = ("title", "baseline", "grid")
 
 
@@ -44,24 +55,27 @@ _TOP = ("title", "baseline", "grid")
 class Job:
     """One run of a grid."""
 
-    corpus: str
-    direction: str
+    corpus: str  # or the data set
+    direction: str  # or the network
     method: str
     seed: int
     settings: Tuple[str, ...] = ()  # KEY=VALUE, what differs from the configuration
     teachers: Tuple["Job", ...] = ()
     smoke: bool = False  # as ``labo-fairseq run --smoke``
     hours: Dict[str, float] = field(default_factory=dict, compare=False)  # device → what the run is expected to take
+    images: bool = False  # whether it is one on images
 
     @property
-    def setup(self) -> Setup:
-        """The corpus and the direction."""
-        return find(self.corpus, self.direction, smoke=self.smoke)
+    def subject(self) -> Subject:
+        """The corpus and the direction, or the data set and the network."""
+        if self.images:
+            return find_images(self.corpus, self.direction)
+        return find_translation(self.corpus, self.direction, self.smoke)
 
     @property
     def corpus_name(self) -> str:
         """What the corpus calls itself; :attr:`corpus` may be a path."""
-        return self.setup.corpus.name
+        return self.subject.name
 
     @property
     def variant(self) -> str:
@@ -71,11 +85,11 @@ class Job:
 
     @property
     def name(self) -> str:
-        """The folder of the run, see :meth:`.recipes.Setup.run_folder`."""
+        """The folder of the run, see :meth:`.subjects.Subject.run_folder`."""
         return f"{self.variant}-seed{self.seed}{'-smoke' if self.smoke else ''}"
 
     def folder(self, root: Path) -> Path:
-        return self.setup.run_folder(root, self.name)
+        return self.subject.run_folder(root, self.name)
 
     def arguments(self, root: Path) -> List[str]:
         """What ``labo-fairseq`` is called with to run or resume this experiment."""
@@ -86,7 +100,7 @@ class Job:
     def _teacher_path(self, root: Path) -> List[str]:
         if not self.teachers:
             return []
-        checkpoint = f"checkpoint_{self.setup.training.checkpoint}.pt"
+        checkpoint = f"checkpoint_{self.subject.checkpoint}.pt"
         paths = (str(teacher.folder(root) / "checkpoints" / checkpoint) for teacher in self.teachers)
         return [f"criterion.teacher_path={':'.join(paths)}"]
 
@@ -97,6 +111,9 @@ _SHORT = {
     "criterion.alpha": "alpha",
     "criterion.rho": "rho",
     "criterion.rdrop_alpha": "rdrop",
+    "criterion.epsilon": "epsilon",
+    "network.width": "width",
+    "training.epochs": "epochs",
     "criterion.smoothing_warmup_steps": "warmup",
 }
 
@@ -109,6 +126,11 @@ class Grid:
     title: str
     baseline: str  # variant that the others are compared with
     jobs: Tuple[Job, ...]
+
+    @property
+    def images(self) -> bool:
+        """Whether it is a grid on images."""
+        return self.jobs[0].images
 
 
 def load_grid(name: str, smoke: bool = False) -> Grid:
@@ -136,6 +158,8 @@ def load_grid(name: str, smoke: bool = False) -> Grid:
         missing = sorted({teacher.name for job in jobs for teacher in job.teachers if teacher not in jobs})
         if missing:
             raise UserError(f"the teachers {', '.join(missing)} are no runs of this grid")
+        if len({job.images for job in jobs}) > 1:
+            raise UserError("a grid is of corpora or of data sets of images: write two")
         baseline = content.get("baseline", jobs[0].variant)
         if baseline not in [job.variant for job in jobs]:
             raise UserError(f"the baseline {baseline!r} is none of its methods")
@@ -168,13 +192,16 @@ def result_of(job: Job, root: Path) -> Optional[RunResult]:
 
 @lru_cache(maxsize=None)  # asked for by the plan, the scheduler and its end
 def _config_of(job: Job) -> Config:
-    return run_config(job.setup, job.method, job.seed, job.settings, job.smoke)
+    return job.subject.config(job.method, job.seed, job.settings, job.smoke)
 
 
 def _jobs(block: Any, number: int, smoke: bool, folder: Path) -> Iterator[Job]:
     try:
-        check_keys(block, _KEYS, ["corpus", "directions", "methods", "seeds"])
-        corpus = str(block["corpus"])
+        images = isinstance(block, dict) and "dataset" in block
+        what, where = _IMAGES if images else _TRANSLATION
+        own_keys = (what, where, *_KEYS, *(("teacher_network",) if images else ()))
+        check_keys(block, own_keys, [what, where, "methods", "seeds"])
+        corpus = str(block[what])
         # a corpus file beside the grid is named from there
         if (folder / corpus).is_file():
             corpus = os.path.relpath(folder / corpus)
@@ -185,38 +212,45 @@ def _jobs(block: Any, number: int, smoke: bool, folder: Path) -> Iterator[Job]:
         choices = [[(str(key), value) for value in check_list(values, key)] for key, values in settings.items()]
         taught = check_list(block["teachers"], "teachers") if "teachers" in block else []
         for direction, method, chosen, seed in product(
-            *(check_list(block["directions"], "directions"), check_list(block["methods"], "methods")),
+            *(check_list(block[where], where), check_list(block["methods"], "methods")),
             *(product(*choices), check_list(block["seeds"], "seeds")),
         ):
-            setup = find(corpus, direction, smoke=smoke)
-            hours = {**setup.training.hours, **own_hours}
-            direction = setup.direction
+            direction = str(direction)
+            subject = find_images(corpus, direction) if images else find_translation(corpus, direction, smoke)
+            if not images:
+                direction = subject.direction
             for wanted in (method, *taught):
-                if wanted not in methods():
-                    raise UserError(f"unknown method {wanted!r}: choose from {', '.join(methods())}")
+                if wanted not in subject.methods():
+                    raise UserError(f"unknown method {wanted!r}: choose from {', '.join(subject.methods())}")
             if type(seed) is not int or not 0 <= seed < 1 << 32:
                 raise UserError(f"a seed must be an integer from 0 to {(1 << 32) - 1}, got {seed!r}")
-            teachers = tuple(Job(corpus, direction, teacher, seed, smoke=smoke) for teacher in taught)
-            if takes_teachers(method) != bool(teachers):
-                needs = "needs teachers" if not teachers else "takes no teachers"
+            if subject.takes_teachers(method) != bool(taught):
+                needs = "needs teachers" if not taught else "takes no teachers"
                 raise UserError(f"method {method} {needs}")
-            changed = _changed(setup, method, chosen)
-            yield Job(corpus, direction, method, seed, changed, teachers, smoke, hours)
+            shared = [pair for pair in chosen if images and not pair[0].startswith("criterion.")]
+            teaching = str(block.get("teacher_network", direction))
+            teachers = tuple(
+                Job(corpus, teaching, teacher, seed, _changed(subject, teacher, shared), smoke=smoke, images=images)
+                for teacher in taught
+            )
+            changed = _changed(subject, method, chosen)
+            hours = {**subject.hours, **own_hours}
+            yield Job(corpus, direction, method, seed, changed, teachers, smoke, hours, images)
     except UserError as error:
         raise UserError(f"block {number} of the grid: {error}") from None
 
 
-def _changed(setup: Setup, method: str, settings: Sequence[Tuple[str, Any]]) -> Tuple[str, ...]:
+def _changed(subject: Subject, method: str, settings: Sequence[Tuple[str, Any]]) -> Tuple[str, ...]:
     """The ``settings`` that say something else than the configuration: so a default has one name, not two.
 
     Raises:
-        UserError: they do not fit, see :func:`configuration`.
+        UserError: they do not fit, see :meth:`.subjects.Subject.config`.
     """
     if not settings:
         return ()
-    config = configuration(setup, method)
+    config = subject.plain(method)
     changed = tuple(f"{key}={value}" for key, value in settings if _value(config, key) != value)
-    configuration(setup, method, changed)
+    subject.plain(method, changed)
     return changed
 
 

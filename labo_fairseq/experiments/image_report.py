@@ -13,12 +13,13 @@ from ..analysis.calibration import Bin, expected_calibration_error, predictions,
 from ..analysis.labels import Labeling, Position, label_positions
 from ..errors import UserError
 from ..evaluation.runs import read_json
-from ..evaluation.significance import SAMPLES, SEED, two_sided_p
+from ..evaluation.significance import paired_p, resample_sums
 from ..files import atomic_write, write_json
 from ..reporting.figure import PALETTE, Figure, legend_above, plain, save_png
 from ..reporting.html import Block, Paragraph, Section, page
 from ..reporting.table import Table
 from .image_run import ImageRun
+from .image_scores import ACCURACY, image_statistics, mean_of_sums, refuse_other_images
 
 _BINS = 15
 _COLUMNS, _CLASSES = 4, 3  # hard images in a row; classes of each whose labels are shown
@@ -39,13 +40,7 @@ def write_image_report(runs: Sequence[ImageRun], folder: Path) -> Path:
         UserError: the runs were trained on different images.
     """
     first = runs[0]
-    for run in runs[1:]:
-        if (run.config["dataset"], run.files, run.config["data"]) != (
-            first.config["dataset"],
-            first.files,
-            first.config["data"],
-        ):
-            raise UserError(f"{run.folder} and {first.folder} were trained on different images")
+    refuse_other_images(runs)
     systems = _by_name(runs)
     results = {name: read_json(run.result) for name, run in systems.items()}
     p_values = significance(list(systems.values()))
@@ -86,18 +81,13 @@ _HARD_TEXT = Paragraph(
 def significance(runs: Sequence[ImageRun]) -> Dict[str, Any]:
     """Name of a run → p that its difference in accuracy from the first run is chance; None for the first.
 
-    Paired bootstrap over the test images, see :func:`two_sided_p`.
+    Paired bootstrap over the test images, see :func:`paired_p`.
     """
-    correct = []
-    for run in runs:
-        logits, labels = run.logits("test")
-        correct.append((logits.argmax(dim=-1) == labels).double().numpy())
-    images = len(correct[0])
-    drawn = np.random.default_rng(SEED).multinomial(images, np.full(images, 1 / images), size=SAMPLES)
-    p_values: Dict[str, Any] = {}
-    for name, mine in zip(_by_name(runs), correct):
-        gained = mine - correct[0]
-        p_values[name] = two_sided_p(float(gained.mean()), drawn @ gained / images)
+    rows = [image_statistics(run, ACCURACY) for run in runs]
+    sampled = resample_sums(mean_of_sums, [one for one in rows if one is not None])
+    p_values: Dict[str, Any] = {
+        name: paired_p(sampled[0], sampled[number]) for number, name in enumerate(_by_name(runs))
+    }
     p_values[next(iter(p_values))] = None
     return p_values
 

@@ -54,6 +54,7 @@ def _scores(results: Dict[str, RunResult]) -> Iterator[Block]:
         for name, evaluation in evaluations.items():
             values = {score.name: f"{score.value:.2f}" for score in evaluation.tests.get(test, [])}
             decoding = evaluation.decoding
+            assert decoding is not None, "only a translation is searched for"
             search = (evaluation.checkpoint, str(decoding.beam), f"{decoding.lenpen:g}")
             rows.append((name, *(values.get(metric, "") for metric in names), *search))
         yield Table(test, ("", *names, "checkpoint", "beam", "lenpen"), rows)

@@ -5,20 +5,32 @@ import io
 import statistics
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
 from ..data.types import Scoring
 from ..errors import UserError
-from ..evaluation.metrics import Metric, Score, find_metric, score, sentence_statistics
+from ..evaluation.metrics import Score, find_metric, score, sentence_statistics
 from ..evaluation.runs import Run, RunResult, load_run
-from ..evaluation.significance import SAMPLES, paired_p, resample
+from ..evaluation.significance import SAMPLES, paired_p, resample_sums
 from ..files import atomic_write, write_json
 from ..reporting.figure import PALETTE, line_style, plain, save_png
 from ..reporting.table import Table
 from ..reporting.training_log import read_curves
 from .grid import Grid, Job, result_of
+from .image_run import ImageRun, load_image_run
+from .image_scores import (
+    ACCURACY,
+    IMAGE_METRICS,
+    all_scores,
+    find_image_metric,
+    image_statistics,
+    mean_of_sums,
+    scores_of,
+    tuned,
+    validation_curve,
+)
 
 _BASELINE_COLOR, _COLOR = "#666666", PALETTE[0]
 
@@ -26,8 +38,8 @@ _BASELINE_COLOR, _COLOR = "#666666", PALETTE[0]
 class Column(NamedTuple):
     """A test set."""
 
-    corpus: str
-    direction: str  # of the translation, which in a multilingual model is not that of the run
+    corpus: str  # or the data set
+    direction: str  # of the translation, which in a multilingual model is not that of the run; or the network
     test: str
 
 
@@ -56,7 +68,7 @@ class FinishedJob(NamedTuple):
     """A job of a grid that is done."""
 
     job: Job
-    run: Run
+    run: Union[Run, ImageRun]
     result: RunResult
 
 
@@ -64,33 +76,34 @@ class _Scored(NamedTuple):
     """One run on one test set."""
 
     score: Score
-    statistics: Optional[np.ndarray]  # (sentences, S), see sentence_statistics
+    statistics: Optional[np.ndarray]  # (sentences, S), see sentence_statistics; of images (N, 2)
+    corpus_score: Optional[Callable[[np.ndarray], np.ndarray]]  # of sums of these
 
 
-def write_report(grid: Grid, root: Path, folder: Path, metric: str = "bleu") -> List[Path]:
+def write_report(grid: Grid, root: Path, folder: Path, metric: str = "") -> List[Path]:
     """Tables and figures of the runs that are finished, into ``folder``; the files written.
 
     Args:
         root: the folder that the runs lie below.
-        metric: key in the registry, or the name of a score in the runs' results.
+        metric: key in the registry, or the name of a score in the runs' results; empty: BLEU, of images accuracy.
 
     Raises:
         UserError: no run is finished, or none can be scored so.
     """
-    find_metric(metric)
+    shown = _shown(grid, metric)
     finished = finished_jobs(grid, root)
     if not finished:
         raise UserError(f"no run of {grid.name} below {root} is finished")
-    cells = compare_cells(grid, finished, metric)
+    cells = compare_cells(grid, finished, shown.key)
     if not cells:
-        raise UserError(f"no run of {grid.name} has Moses tokens, which {metric!r} needs")
+        raise UserError(f"no run of {grid.name} has Moses tokens, which {shown.key!r} needs")
     paths = [folder / name for name in ("table.md", "table.csv", "scores.json")]
-    for path, text in zip(paths, (markdown(grid, cells, metric, len(finished)), to_csv(cells))):
+    for path, text in zip(paths, (markdown(grid, cells, shown, finished), to_csv(cells))):
         with atomic_write(path) as part:
             part.write_text(text, encoding="utf-8")
     write_json(paths[2], [{**asdict(cell), "mean": cell.mean, "std": cell.std} for cell in cells])
     figures = [folder / "scores.png", folder / "curves.png"]
-    if draw_scores(figures[0], cells, grid.baseline, find_metric(metric).name(Scoring())):
+    if draw_scores(figures[0], cells, grid.baseline, shown.name):
         draw_curves(figures[1], {done.job: done.run.log for done in finished})
         paths += figures
     return paths
@@ -99,7 +112,24 @@ def write_report(grid: Grid, root: Path, folder: Path, metric: str = "bleu") -> 
 def finished_jobs(grid: Grid, root: Path) -> List[FinishedJob]:
     """The runs of ``grid`` below ``root`` that are done, in its order."""
     results = ((job, result_of(job, root)) for job in grid.jobs)
-    return [FinishedJob(job, load_run(job.folder(root)), result) for job, result in results if result is not None]
+    load: Callable[[Path], Union[Run, ImageRun]] = load_image_run if grid.images else load_run
+    return [FinishedJob(job, load(job.folder(root)), result) for job, result in results if result is not None]
+
+
+class _Shown(NamedTuple):
+    """The score that a table shows."""
+
+    key: str
+    name: str
+    lower_is_better: bool
+
+
+def _shown(grid: Grid, metric: str) -> _Shown:
+    if grid.images:
+        name = find_image_metric(metric or ACCURACY)
+        return _Shown(name, name, IMAGE_METRICS[name].lower_is_better)
+    known = find_metric(metric or "bleu")
+    return _Shown(metric or known.key, known.name(Scoring()), known.lower_is_better)
 
 
 def compare_cells(grid: Grid, finished: Sequence[FinishedJob], metric: str) -> List[Cell]:
@@ -109,24 +139,18 @@ def compare_cells(grid: Grid, finished: Sequence[FinishedJob], metric: str) -> L
         UserError: see :func:`find_metric` and :func:`score`.
     """
     columns: Dict[Column, Dict[str, Dict[int, _Scored]]] = {}
-    metrics: Dict[Column, Metric] = {}
     for done in finished:
         for column, scored in _scores(done, metric).items():
             columns.setdefault(column, {}).setdefault(done.job.variant, {})[done.job.seed] = scored
-            metrics[column] = find_metric(metric, done.run.data.scoring_for(done.run.directions[0][1]))
     variants = list(dict.fromkeys(job.variant for job in grid.jobs))
-    return [
-        cell
-        for column in columns
-        for cell in _column(column, columns[column], variants, grid.baseline, metrics[column])
-    ]
+    return [cell for column in columns for cell in _column(column, columns[column], variants, grid.baseline)]
 
 
 def _column(
-    column: Column, scored: Dict[str, Dict[int, _Scored]], variants: Sequence[str], baseline: str, metric: Metric
+    column: Column, scored: Dict[str, Dict[int, _Scored]], variants: Sequence[str], baseline: str
 ) -> List[Cell]:
     """The cells of one test set."""
-    sampled = _resampled(scored, metric)
+    sampled = _resampled(scored)
     cells = []
     for variant in (variant for variant in variants if variant in scored):
         mine, base = scored[variant], scored.get(baseline, {})
@@ -141,20 +165,27 @@ def _column(
     return cells
 
 
-def _resampled(scored: Dict[str, Dict[int, _Scored]], metric: Metric) -> Dict[Tuple[str, int], np.ndarray]:
-    """(variant, seed) → (1 + samples,) scores; empty where the metric cannot be tested."""
-    rows = {
-        (variant, seed): one.statistics
+def _resampled(scored: Dict[str, Dict[int, _Scored]]) -> Dict[Tuple[str, int], np.ndarray]:
+    """(variant, seed) → (1 + samples,) scores; empty where the score cannot be tested."""
+    testable = {
+        (variant, seed): (one.statistics, one.corpus_score)
         for variant, seeds in scored.items()
         for seed, one in seeds.items()
-        if one.statistics is not None
+        if one.statistics is not None and one.corpus_score is not None
     }
-    return dict(zip(rows, resample(metric, list(rows.values())))) if rows else {}
+    if not testable:
+        return {}
+    corpus_score = next(iter(testable.values()))[1]
+    return dict(zip(testable, resample_sums(corpus_score, [rows for rows, _ in testable.values()])))
 
 
 def _scores(done: FinishedJob, name: str) -> Dict[Column, _Scored]:
     """One run on its test sets: scores that its result has, others of its translations."""
     run = done.run
+    if isinstance(run, ImageRun):
+        recorded_score = scores_of(done.result).get(name)
+        column = Column(done.job.corpus_name, done.job.subject.direction, "test")
+        return {column: _Scored(recorded_score, image_statistics(run, name), mean_of_sums)} if recorded_score else {}
     scores = {}
     for direction in run.directions:
         scoring = run.data.scoring_for(direction[1])
@@ -167,17 +198,18 @@ def _scores(done: FinishedJob, name: str) -> Dict[Column, _Scored]:
             known = next((one for one in recorded if one.name == metric.name(scoring)), None)
             rows = sentence_statistics(metric, translation, scoring) if metric.decomposition else None
             column = Column(done.job.corpus_name, "-".join(direction), test)
-            scores[column] = _Scored(known or score(metric, translation, scoring), rows)
+            corpus_score = metric.decomposition.corpus_score if metric.decomposition else None
+            scores[column] = _Scored(known or score(metric, translation, scoring), rows, corpus_score)
     return scores
 
 
-def markdown(grid: Grid, cells: Sequence[Cell], metric: str, finished: int) -> str:
-    """A table per corpus, with a column for each test set."""
-    best_of = min if find_metric(metric).lower_is_better else max
+def markdown(grid: Grid, cells: Sequence[Cell], shown: _Shown, finished: Sequence[FinishedJob]) -> str:
+    """A table per corpus, with a column for each test set; of images, another with all scores and the cost."""
+    best_of = min if shown.lower_is_better else max
     lines = [
         f"# {grid.title}",
         "",
-        f"{find_metric(metric).name(Scoring())}, mean ± standard deviation of a sample over the seeds (their number).",
+        f"{shown.name}, mean ± standard deviation of a sample over the seeds (their number).",
         "",
     ]
     for corpus in dict.fromkeys(cell.column.corpus for cell in cells):
@@ -194,10 +226,33 @@ def markdown(grid: Grid, cells: Sequence[Cell], metric: str, finished: int) -> s
     lines += [
         f"Bold: the best. Δ: to `{grid.baseline}` over the seeds that both have; p: paired bootstrap over those seeds,",
         f"two-sided, {SAMPLES:,} samples. Signatures: {signatures}.",
-        f"{finished} of {len(grid.jobs)} runs are finished.",
+        f"{len(finished)} of {len(grid.jobs)} runs are finished.",
         "",
     ]
+    lines += _image_tables(finished, grid.baseline)
     return "\n".join(lines)
+
+
+def _image_tables(finished: Sequence[FinishedJob], baseline: str) -> List[str]:
+    """Lines of the tables of all scores and the cost, one per data set and network; none of translation.
+
+    Where a method has several variants, another one has those that validation chose.
+    """
+    groups: Dict[str, Dict[str, Dict[int, ImageRun]]] = {}
+    for done in finished:
+        if isinstance(done.run, ImageRun):
+            variants = groups.setdefault(f"{done.job.corpus_name} {done.job.subject.direction}", {})
+            variants.setdefault(done.job.variant, {})[done.job.seed] = done.run
+    lines = []
+    for title, variants in groups.items():
+        tables = [all_scores(f"{title}, all scores", variants, baseline)]
+        if len({run.config["criterion"]["name"] for runs in variants.values() for run in runs.values()}) < len(
+            variants
+        ):
+            tables.insert(0, tuned(f"{title}, hyper-parameters chosen on validation images", variants, baseline))
+        for table in tables:
+            lines += [table.markdown(), ""]
+    return lines
 
 
 def to_csv(cells: Sequence[Cell]) -> str:
@@ -239,7 +294,7 @@ def draw_scores(path: Path, cells: Sequence[Cell], baseline: str, metric: str) -
 def draw_curves(path: Path, logs: Dict[Job, Path]) -> bool:
     """A panel per direction: validation BLEU, or where it was not measured the negative log-likelihood, by update.
 
-    False where matplotlib is not installed.
+    Of images: validation accuracy. False where matplotlib is not installed.
     """
     groups: Dict[Tuple[str, str], List[Job]] = {}
     for job in logs:
@@ -250,9 +305,7 @@ def draw_curves(path: Path, logs: Dict[Job, Path]) -> bool:
             variants = list(dict.fromkeys(job.variant for job in jobs))
             first = {job.variant: job for job in reversed(jobs)}
             for job in jobs:
-                curves = read_curves(logs[job])["valid"]
-                name, label = ("bleu", "BLEU") if "bleu" in curves else ("nll_loss", "NLL (bits)")
-                points = sorted(curves.get(name, {}).items())
+                points, label = _validation_points(job, logs[job])
                 of_variant = job.variant if first[job.variant] == job else None
                 style = line_style(variants.index(job.variant))
                 axes.plot(*zip(*points), **style, alpha=0.8, linewidth=1.2, label=of_variant)
@@ -263,6 +316,15 @@ def draw_curves(path: Path, logs: Dict[Job, Path]) -> bool:
             axes.legend(fontsize=7)
 
     return save_png(path, _size(len(groups), 3.2), paint)
+
+
+def _validation_points(job: Job, log: Path) -> Tuple[List[Tuple[int, float]], str]:
+    """(updates, score) of every validation, and what the score is called."""
+    if job.images:
+        return validation_curve(log), "accuracy (%)"
+    curves = read_curves(log)["valid"]
+    name, label = ("bleu", "BLEU") if "bleu" in curves else ("nll_loss", "NLL (bits)")
+    return sorted(curves.get(name, {}).items()), label
 
 
 def _show(cell: Cell, best: float) -> str:

@@ -21,6 +21,7 @@ from ..evaluation.runs import RunResult
 from ..reporting.training_log import parse_record
 from ..subprocesses import child_command
 from .grid import Grid, Job, result_of
+from .image_scores import validation_curve
 
 _POLL = 0.5  # seconds
 _TAIL_BYTES = 1 << 16  # of a log: enough for the last records of a training
@@ -167,7 +168,10 @@ def progress(folder: Path) -> str:
     log, settings = folder / "train.log", folder / "settings.json"
     if not (log.exists() and settings.exists()):
         return "preparing"
-    optimization = json.loads(settings.read_text(encoding="utf-8"))["config"]["optimization"]
+    config = json.loads(settings.read_text(encoding="utf-8"))["config"]
+    if "optimization" not in config:  # of images
+        return _progress_on_images(log, config["training"]["epochs"])
+    optimization = config["optimization"]
     with open(log, "rb") as file:
         file.seek(max(0, log.stat().st_size - _TAIL_BYTES))
         records = [parse_record(line) for line in file.read().decode("utf-8", "replace").splitlines()]
@@ -183,6 +187,11 @@ def progress(folder: Path) -> str:
     if valid and "valid_bleu" in valid[-1]:
         shown.append(f"validation BLEU {valid[-1]['valid_bleu']:.2f}")
     return ", ".join(shown) or "starting"
+
+
+def _progress_on_images(log: Path, epochs: int) -> str:
+    curve = validation_curve(log)
+    return f"training {len(curve) / epochs:4.0%}, validation accuracy {curve[-1][1]:.2f}"
 
 
 def _last_line(log: Path) -> str:
@@ -215,7 +224,7 @@ def show_plan(grid: Grid, root: Path, workers: Workers) -> None:
         if results[job] is not None:
             state = "done"
         else:
-            hours = measured.get(job.corpus, job.hours.get(device))
+            hours = measured.get(job.subject.timed_with, job.hours.get(device))
             state = "?" if hours is None else _in_words(hours)
             unknown += hours is None
             to_do += [] if hours is None else [hours]
@@ -266,9 +275,9 @@ def _result(job: Job, root: Path) -> Optional[RunResult]:
 
 
 def _measured(results: Dict[Job, Optional[RunResult]]) -> Dict[str, float]:
-    """Corpus → hours of training of a run, the median of the finished ones."""
+    """Corpus, or data set and network → hours of training of a run, the median of the finished ones."""
     hours: Dict[str, List[float]] = {}
     for job, result in results.items():
         if result is not None and result.training.seconds:
-            hours.setdefault(job.corpus, []).append(result.training.seconds / 3600)
-    return {corpus: statistics.median(of_runs) for corpus, of_runs in hours.items()}
+            hours.setdefault(job.subject.timed_with, []).append(result.training.seconds / 3600)
+    return {subject: statistics.median(of_runs) for subject, of_runs in hours.items()}

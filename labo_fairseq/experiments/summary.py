@@ -42,6 +42,7 @@ def summarize(run: Run, result: RunResult) -> None:
 def show_scores(evaluation: Evaluation) -> None:
     """Print every score with its signature."""
     decoding = evaluation.decoding
+    assert decoding is not None, "only a translation is searched for"
     for test, scores in evaluation.tests.items():
         print(f"{test}  ({evaluation.checkpoint}, beam {decoding.beam}, lenpen {decoding.lenpen:g})")
         for score in scores:

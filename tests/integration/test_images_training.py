@@ -514,6 +514,54 @@ def test_a_report_compares_runs_on_the_same_images(smoke):
     assert (twice.returncode, twice.stdout.strip()) == (1, "labo-fairseq report: a run is named twice")
 
 
+def test_a_grid_of_images_is_run_tabulated_and_compared(smoke, monkeypatch, capsys):
+    """The scheduler, the tables and the test of significance are those of translation."""
+    from labo_fairseq.cli import main
+
+    folder, _ = smoke
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    block = {"dataset": "digits", "networks": ["resnet18"], "methods": ["ls", "labo"], "seeds": [1]}
+    other = {**block, "methods": ["labo"], "settings": {"criterion.tau": [2.0]}}
+    (folder / "mine.yaml").write_text(json.dumps({"baseline": "ls", "grid": [block, other]}))  # which is YAML
+    assert main(["experiment", "run", "mine.yaml", "--smoke"]) == 0
+    assert "3 runs" in capsys.readouterr().out
+    place = folder / "runs" / "digits" / "resnet18"
+    names = ["ls-seed1-smoke", "labo-seed1-smoke", "labo-tau2.0-seed1-smoke"]
+    assert main(["experiment", "report", "mine.yaml", "--smoke"]) == 0
+    reported = capsys.readouterr().out
+    results = [json.loads((place / name / "result.json").read_text("utf-8"))["evaluation"] for name in names]
+    test = [{score["name"]: score["value"] for score in result["tests"]["test"]} for result in results]
+    cells = json.loads((folder / "runs" / "experiments" / "mine" / "scores.json").read_text("utf-8"))
+    assert [cell["mean"] for cell in cells] == pytest.approx([scores["accuracy"] for scores in test])
+    assert cells[1]["delta"] == pytest.approx(test[1]["accuracy"] - test[0]["accuracy"])
+    assert 0 < cells[1]["p"] <= 1
+    row = next(line for line in reported.splitlines() if line.startswith("| labo | 1 |"))
+    for name in ("NLL", "NLL (posterior)", "ECE", "ECE (temperature)"):
+        assert f"{test[1][name]:.3f}" in row
+    valid = [{score["name"]: score["value"] for score in result["validation"]}["accuracy"] for result in results]
+    chosen = 2 if valid[2] > valid[1] else 1
+    assert f"| labo | {['', 'labo', 'labo-tau2.0'][chosen]} | 1 | {test[chosen]['accuracy']:.3f}" in reported
+    two = [str(place / name) for name in names[:2]]
+    assert main(["compare", *two, "--json"]) == 0
+    lines = json.loads(capsys.readouterr().out)
+    assert [line["metric"] for line in lines] == ["accuracy", "accuracy", "NLL", "NLL"]
+    assert (
+        lines[1]["p"] == cells[1]["p"] == significance([load_image_run(place / name) for name in names[:2]])[names[1]]
+    )
+    for line, scores in zip(lines, [test[0], test[1], test[0], test[1]]):
+        assert line["score"] == pytest.approx(scores[line["metric"]])
+    for arguments, message in (
+        (("--metrics", "ECE"), "ECE is no mean over images, so its differences cannot be tested"),
+        (("--metrics", "bleu"), "unknown score of images 'bleu': choose from accuracy"),
+        (("--test", "valid"), "has no test set 'valid'"),
+    ):
+        assert main(["compare", *two, *arguments]) == 1
+        error = capsys.readouterr().err.strip()
+        assert message in error
+        assert len(error.splitlines()) == 1
+
+
 def test_the_p_of_a_report_is_two_sided_and_small_only_for_real_differences(tmp_path):
     labels = torch.arange(400) % 4
     runs = []

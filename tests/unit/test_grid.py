@@ -7,7 +7,7 @@ import yaml
 
 from labo_fairseq.errors import UserError
 from labo_fairseq.experiments.grid import load_grid
-from labo_fairseq.experiments.scheduler import only, slurm_script
+from labo_fairseq.experiments.scheduler import _in_words, find_workers, only, show_plan, slurm_script
 from labo_fairseq.files import configs
 
 BLOCK = {"corpus": "bible", "directions": ["de-en"], "methods": ["ls", "labo"], "seeds": [1, 2]}
@@ -26,7 +26,11 @@ def write(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "runs"), [("table1", 108), ("table2", 9), ("multi30k", 84), ("bible", 21), ("tau", 22)]
+    ("name", "runs"),
+    [
+        *(("table1", 108), ("table2", 9), ("multi30k", 84), ("bible", 21), ("tau", 22), ("digits", 45)),
+        *(("table3", 650), ("table5", 14), ("cifar10_small", 198), ("cifar100_small", 198)),
+    ],
 )
 def test_shipped_grids(name, runs):
     grid = load_grid(name)
@@ -38,7 +42,8 @@ def test_shipped_grids(name, runs):
 
 def test_every_shipped_grid_is_tested():
     assert {path.stem for path in (configs() / "experiments").glob("*.yaml")} == {
-        *("table1", "table2", "multi30k", "bible", "tau")
+        *("table1", "table2", "multi30k", "bible", "tau"),
+        *("table3", "table5", "cifar10_small", "cifar100_small", "digits"),
     }
 
 
@@ -79,6 +84,37 @@ def test_teachers_come_first_and_are_found(write):
     )
 
 
+IMAGES = {"dataset": "digits", "networks": ["resnet18"], "methods": ["ls", "labo"], "seeds": [1, 2]}
+
+
+def test_a_grid_of_images(write):
+    settings = {"network.width": [8], "criterion.alpha": [0.1, 0.5]}
+    student = {**IMAGES, "methods": ["kd"], "teachers": ["ce"], "teacher_network": "resnet50", "settings": settings}
+    taught = {**IMAGES, "networks": ["resnet50"], "methods": ["ce"], "settings": {"network.width": [8]}}
+    grid = load_grid(write({"grid": [IMAGES, student, taught]}))
+    assert grid.images
+    assert [job.name for job in grid.jobs if job.teachers] == [
+        f"kd-width8{alpha}-seed{seed}" for alpha in ("-alpha0.1", "") for seed in (1, 2)
+    ]
+    assert grid.jobs[-1].arguments(Path("r")) == [
+        *("run", "digits", "resnet18", "--criterion", "kd", "--seed", "2", "--folder", "r", "--name"),
+        *("kd-width8-seed2", "network.width=8"),
+        "criterion.teacher_path=r/digits/resnet50/ce-width8-seed2/checkpoints/checkpoint_best.pt",
+    ]
+    assert grid.jobs[0].folder(Path("r")) == Path("r/digits/resnet18/ls-seed1")
+
+
+def test_the_cost_of_the_digits_is_the_sum_of_its_runs(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    grid = load_grid("digits")
+    show_plan(grid, tmp_path, find_workers(2, 1))
+    printed = capsys.readouterr().out
+    total = sum(job.hours["cpu"] for job in grid.jobs)
+    hours, half = _in_words(total), _in_words(total / 2)
+    assert f"estimate: {hours} of training (as declared for one CPU core); {half} with 2" in printed
+    assert "45 runs, 0 done" in printed
+
+
 def test_slurm_script_submits_every_run_once_and_teachers_first(write):
     student = {**BLOCK, "methods": ["kd"], "teachers": ["ls"]}
     name = write({"grid": [student, BLOCK]})
@@ -111,6 +147,13 @@ def test_slurm_script_submits_every_run_once_and_teachers_first(write):
         ({"grid": [{**BLOCK, "methods": ["kd"]}]}, "method kd needs teachers"),
         ({"grid": [{**BLOCK, "teachers": ["ls"]}]}, "method ls takes no teachers"),
         ({"grid": [{**BLOCK, "methods": ["kd"], "teachers": ["ls"]}]}, "the teachers ls-seed1, ls-seed2 are no runs"),
+        ({"grid": [BLOCK, IMAGES]}, "a grid is of corpora or of data sets of images: write two"),
+        ({"grid": [{**IMAGES, "corpus": "bible"}]}, "block 1 of the grid: unknown key corpus"),
+        ({"grid": [{**IMAGES, "networks": ["resnet19"]}]}, "unknown network 'resnet19'"),
+        ({"grid": [{**IMAGES, "dataset": "digit"}]}, "unknown data set 'digit'"),
+        ({"grid": [{**IMAGES, "methods": ["afl"]}]}, "unknown method 'afl': choose from "),
+        ({"grid": [{**IMAGES, "methods": ["kd"]}]}, "method kd needs teachers"),
+        ({"grid": [{**IMAGES, "settings": {"criterion.tua": [1]}}]}, "unknown setting criterion.tua"),
         ({"grid": [BLOCK], "baseline": "ce"}, "the baseline 'ce' is none of its methods"),
     ],
 )
@@ -123,5 +166,7 @@ def test_a_file_that_describes_no_grid(write, content, message):
 
 
 def test_no_such_grid():
-    with pytest.raises(UserError, match=r"no experiment 'x': name a YAML file, or one of bible, multi30k, table1"):
+    with pytest.raises(
+        UserError, match=r"no experiment 'x': name a YAML file, or one of bible, cifar100_small, cifar10_small, digits"
+    ):
         load_grid("x")

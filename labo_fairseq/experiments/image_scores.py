@@ -1,0 +1,202 @@
+"""The scores of runs on images as tables and comparisons read them, and whether their differences are chance."""
+
+import json
+import statistics
+from pathlib import Path
+from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
+
+import numpy as np
+from torch import Tensor
+
+from ..errors import UserError
+from ..evaluation.metrics import Score
+from ..evaluation.runs import RunResult
+from ..evaluation.significance import SAMPLES, SEED, Compared, paired_p, resample_sums, spread
+from ..reporting.table import Table
+from .image_run import ImageRun
+
+ACCURACY = "accuracy"
+
+
+class ImageMetric(NamedTuple):
+    """A score of images; ECE, which is no mean over images, cannot be tested."""
+
+    lower_is_better: bool
+    values: Optional[Callable[[Tensor, Tensor], Tensor]]  # logits (N, K), labels (N,) → (N,), whose mean is the score
+
+
+def _right(logits: Tensor, labels: Tensor) -> Tensor:
+    return 100 * (logits.argmax(dim=-1) == labels).double()
+
+
+def _nll(logits: Tensor, labels: Tensor) -> Tensor:
+    return -logits.double().log_softmax(dim=-1).gather(-1, labels[:, None]).squeeze(-1)
+
+
+#: name in the results → metric, in the order of the tables
+IMAGE_METRICS = {
+    ACCURACY: ImageMetric(False, _right),
+    "NLL": ImageMetric(True, _nll),
+    **{
+        f"{score} ({kind})": ImageMetric(True, None)
+        for kind in ("posterior", "temperature")
+        for score in ("NLL", "ECE")
+    },
+    "ECE": ImageMetric(True, None),
+}
+
+
+def find_image_metric(name: str) -> str:
+    """The name of a score in results; case is ignored.
+
+    Raises:
+        UserError: there is none.
+    """
+    for known in IMAGE_METRICS:
+        if known.lower() == name.lower():
+            return known
+    raise UserError(f"unknown score of images {name!r}: choose from {', '.join(IMAGE_METRICS)}")
+
+
+def image_statistics(run: ImageRun, name: str) -> Optional[np.ndarray]:
+    """(images, 2) of the test set: the score of every image, and 1; None where it is no mean over images."""
+    values = IMAGE_METRICS[name].values
+    if values is None:
+        return None
+    numbers = values(*run.logits("test")).numpy()
+    return np.stack([numbers, np.ones_like(numbers)], axis=1)
+
+
+def mean_of_sums(sums: np.ndarray) -> np.ndarray:
+    """The score (...) from sums (..., 2) of :func:`image_statistics`."""
+    return sums[..., 0] / sums[..., 1]
+
+
+def compare_image_runs(runs: Sequence[ImageRun], metrics: Sequence[str] = (), samples: int = SAMPLES) -> List[Compared]:
+    """Scores of finished runs on the same test images, tested against the first by a bootstrap paired over images.
+
+    Args:
+        metrics: names of scores; none: accuracy and NLL.
+
+    Raises:
+        UserError: fewer than two runs, other images, or a score that cannot be tested.
+    """
+    if len(runs) < 2:
+        raise UserError("a comparison needs at least two runs")
+    refuse_other_images(runs)
+    compared = []
+    for name in map(find_image_metric, metrics or (ACCURACY, "NLL")):
+        rows = [image_statistics(run, name) for run in runs]
+        known = [one for one in rows if one is not None]
+        if len(known) < len(rows):
+            raise UserError(f"{name} is no mean over images, so its differences cannot be tested")
+        sampled = resample_sums(mean_of_sums, known, samples)
+        for number, run in enumerate(runs):
+            mean, interval = spread(sampled[number])
+            p = paired_p(sampled[0], sampled[number]) if number else None
+            signature = f"n:{len(known[0])}|bs:{samples}|seed:{SEED}"
+            score = float(sampled[number][0])
+            compared.append(Compared(str(run.folder), name, score, mean, interval, p, signature))
+    return compared
+
+
+def refuse_other_images(runs: Sequence[ImageRun]) -> None:
+    """UserError where ``runs`` were trained on different images."""
+
+    def images(run: ImageRun) -> Tuple[object, ...]:
+        return run.config["dataset"], run.files, run.config["data"], run.config["smoke"]
+
+    for run in runs[1:]:
+        if images(run) != images(runs[0]):
+            raise UserError(f"{run.folder} and {runs[0].folder} were trained on different images")
+
+
+def scores_of(result: RunResult) -> Dict[str, Score]:
+    """Name → score on the test images."""
+    return {score.name: score for score in result.evaluation.tests["test"]}
+
+
+def validation_curve(log: Path) -> List[Tuple[int, float]]:
+    """(updates, validation accuracy) of every epoch; of the training where there are no validation images."""
+    records = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    return [(record["updates"], record.get("valid_accuracy", record["train_accuracy"])) for record in records]
+
+
+def all_scores(title: str, runs: Dict[str, Dict[int, ImageRun]], baseline: str) -> Table:
+    """Every score and the cost of all methods, mean ± standard deviation of a sample over the seeds.
+
+    Args:
+        runs: variant → seed → finished run.
+        baseline: the variant whose time is 1.
+    """
+    results = {
+        variant: [json.loads(run.result.read_text("utf-8")) for run in seeds.values()]
+        for variant, seeds in runs.items()
+    }
+    scores = {
+        variant: [{score["name"]: score["value"] for score in one["evaluation"]["tests"]["test"]} for one in of_variant]
+        for variant, of_variant in results.items()
+    }
+    names = [name for name in IMAGE_METRICS if any(name in one for ones in scores.values() for one in ones)]
+    seconds = {
+        variant: statistics.median(one["training"]["seconds_per_epoch"] for one in of_variant)
+        for variant, of_variant in results.items()
+    }
+    rows = []
+    for variant, of_variant in results.items():
+        cells = [_spread([one[name] for one in scores[variant] if name in one]) for name in names]
+        relative = f"{seconds[variant] / seconds[baseline]:.2f}" if baseline in seconds else ""
+        memory = f"{max(one['training']['peak_memory_mib'] for one in of_variant):,}"
+        rows.append((variant, str(len(of_variant)), *cells, f"{seconds[variant]:.1f}", relative, memory))
+    return Table(title, ("method", "seeds", *names, "s per epoch", "relative", "MiB"), rows)
+
+
+def chosen_variants(runs: Dict[str, List[ImageRun]]) -> Dict[str, str]:
+    """Method → its variant with the highest mean accuracy on the validation images; the first of equal ones.
+
+    Args:
+        runs: variant → its finished runs, one per seed.
+    """
+    best: Dict[str, Tuple[float, str]] = {}
+    for variant, of_variant in runs.items():
+        method = of_variant[0].config["criterion"]["name"]
+        results = [json.loads(run.result.read_text("utf-8"))["evaluation"]["validation"] for run in of_variant]
+        scores = [score["value"] for result in results for score in result if score["name"] == ACCURACY]
+        if scores and (method not in best or statistics.mean(scores) > best[method][0]):
+            best[method] = statistics.mean(scores), variant
+    return {method: variant for method, (_, variant) in best.items()}
+
+
+def tuned(title: str, runs: Dict[str, Dict[int, ImageRun]], baseline: str) -> Table:
+    """Accuracy of the variant of every method that validation chose, tested against that of the baseline's method.
+
+    Args:
+        runs: variant → seed → finished run.
+        baseline: a variant of the method that the others are compared with.
+    """
+    chosen = chosen_variants({variant: list(seeds.values()) for variant, seeds in runs.items()})
+    sums = {
+        (variant, seed): image_statistics(runs[variant][seed], ACCURACY)
+        for variant in chosen.values()
+        for seed in runs[variant]
+    }
+    sampled = dict(zip(sums, resample_sums(mean_of_sums, [one for one in sums.values() if one is not None])))
+    first = runs.get(baseline)
+    base = chosen.get(next(iter(first.values())).config["criterion"]["name"]) if first else None
+    rows = []
+    for method, variant in chosen.items():
+        seeds = sorted(runs[variant])
+        p = ""
+        shared = sorted(set(seeds) & set(runs[base])) if base and base != variant else []
+        if shared and base:
+            p = f"{paired_p(*(np.stack([sampled[name, seed] for seed in shared]) for name in (base, variant))):.3f}"
+        accuracies = [float(sampled[variant, seed][0]) for seed in seeds]
+        rows.append((method, variant, str(len(seeds)), _spread(accuracies), p))
+    return Table(title, ("method", "chosen", "seeds", ACCURACY, f"p to {base}"), rows)
+
+
+def _spread(values: Sequence[float]) -> str:
+    if not values:
+        return ""
+    deviation = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.3f}{deviation}"
