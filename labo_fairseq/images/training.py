@@ -343,7 +343,7 @@ class _ClassIndex:
     """The images of every class, to draw partners from."""
 
     def __init__(self, labels: Tensor) -> None:
-        self._order = labels.argsort(stable=True)
+        self._order = labels.sort(stable=True).indices
         self._counts = labels.bincount()
         self._starts = self._counts.cumsum(0) - self._counts
 

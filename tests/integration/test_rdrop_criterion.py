@@ -175,7 +175,7 @@ def test_other_dtypes(build, model, batch, name, dtype):
 def test_a_weight_out_of_range(build, value, shown):
     with pytest.raises(SystemExit) as error:
         build("labo", rdrop_alpha=value)
-    assert str(error.value) == f"labo: --rdrop-alpha is {shown}: it must be a finite number, 0 or more"
+    assert str(error.value) == f"labo: --rdrop-alpha must be a finite number ≥ 0, got {shown}"
 
 
 def test_what_belongs_to_sentences_is_doubled_and_the_rest_is_kept():
@@ -284,5 +284,5 @@ def test_a_wrong_weight_ends_a_training_in_one_line(data, tmp_path):
     done = run(*train_command(data, tmp_path, "--criterion", "focal_loss", "--rdrop-alpha", "-2", updates=1))
     assert done.returncode != 0
     last = done.stdout.splitlines()[-1]
-    assert last == "focal_loss: --rdrop-alpha is -2.0: it must be a finite number, 0 or more"
+    assert last == "focal_loss: --rdrop-alpha must be a finite number ≥ 0, got -2.0"
     assert "Traceback" not in done.stdout

@@ -165,6 +165,10 @@ TASKS = {
     ),
 }
 
+#: rows that some fairseq, as pip installs it, cannot train with its own criterion; fairseq-train ends in a traceback
+FRAGILE = ("simul_text_to_text", "simul_speech_to_text", "denoising", "multilingual_denoising")
+FAIRSEQ = "fairseq's own"
+
 
 def link(path, target):
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -235,17 +239,26 @@ def trainings(folders):
     for number, (row, (folder, options)) in enumerate(TASKS.items()):
         saved = folders / f"save{number}"  # by the first column
         teacher = folders / "save0" if (row, "labo") in REFUSED else saved
+        common = (
+            *(folders / folder, "--user-dir", Path(__file__).parents[1] / "task_recorder", *OPTIMIZATION, *options),
+            *("--max-update", "2", "--no-epoch-checkpoints"),
+        )
+        if row in FRAGILE:
+            arguments = (*common, "--criterion", "label_smoothed_cross_entropy", "--no-save", "--disable-validation")
+            jobs[row, FAIRSEQ] = job(folders, f"{number}-fairseq", "train", arguments)
         for column, (criterion, _) in CRITERIONS.items():
             rest = ("--save-dir", saved) if column == "labo" else ("--no-save", "--disable-validation")
             if column == "kd":
                 rest = (*rest, "--teacher-path", teacher / "checkpoint_last.pt")
-            arguments = (
-                *(folders / folder, "--user-dir", Path(__file__).parents[1] / "task_recorder", *OPTIMIZATION, *options),
-                *("--max-update", "2", "--no-epoch-checkpoints", *criterion, *WARMUP, *rest),
-            )
+            arguments = (*common, *criterion, *WARMUP, *rest)
             jobs[row, column] = job(folders, f"{number}-{column}", "train", arguments)
     ended = fork(list(jobs.values()), (folders / "path", Path(__file__).parents[2]))
     return {key: (status, *outcome(each)) for (key, each), status in zip(jobs.items(), ended)}
+
+
+def skip_where_fairseq_fails(trainings, row):
+    if row in FRAGILE and trainings[row, FAIRSEQ][0] != 0:
+        pytest.skip("this fairseq does not train it with its own criterion either")
 
 
 def outcome(finished):
@@ -275,6 +288,7 @@ def literal(loss_of, rows):
 @pytest.mark.parametrize("column", CRITERIONS)
 @pytest.mark.parametrize("row", TASKS)
 def test_it_trains_with_the_loss_of_the_criterion_or_is_refused_in_one_line(trainings, row, column):
+    skip_where_fairseq_fails(trainings, row)
     status, log, updates = trainings[row, column]
     if (row, column) in REFUSED:
         assert status == 1
@@ -296,6 +310,7 @@ def test_it_trains_with_the_loss_of_the_criterion_or_is_refused_in_one_line(trai
 @pytest.mark.parametrize("row", [row for row in TASKS if (row, "labo") not in REFUSED])
 def test_the_loss_depends_on_tau_once_the_warmup_is_over(trainings, row):
     """By more than the tolerance above, though an untrained model hardly differs from the uniform distribution."""
+    skip_where_fairseq_fails(trainings, row)
     for column, other in (("labo", "labo-tau2"), ("labo-tau2", "labo")):
         _, (returned, rows) = trainings[row, column][2]
         assert returned != pytest.approx(literal(CRITERIONS[other][1], rows)[0], rel=4e-5)
