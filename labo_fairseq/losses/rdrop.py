@@ -103,7 +103,7 @@ def linear_rdrop_terms(
     """
     if hidden.dim() != 2 or weight.dim() != 2 or hidden.size(1) != weight.size(1) or len(hidden) != 2 * len(target):
         shapes = ", ".join(str(tuple(tensor.shape)) for tensor in (hidden, weight, target))
-        raise ValueError(f"hidden (2N, D), weight (K, D) and target (N,) are needed, not {shapes}")
+        raise ValueError(f"hidden, weight and target must be (2N, D), (K, D) and (N,), got {shapes}")
     check_classes(weight.size(0))
     check_not_negative("alpha", alpha)
     if is_compiling() or any(is_transformed(tensor) for tensor in (hidden, weight, bias) if tensor is not None):

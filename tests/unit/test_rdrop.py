@@ -280,7 +280,7 @@ def test_second_derivatives_of_the_fused_loss():
 
 
 def test_a_weight_out_of_range():
-    with pytest.raises(ValueError, match="alpha is -1: it must be a finite number, 0 or more"):
+    with pytest.raises(ValueError, match="alpha must be a finite number ≥ 0, got -1"):
         rdrop_terms(
             focal_terms(torch.zeros(4, 3), torch.zeros(4, dtype=torch.long)),
             torch.zeros(4, 3),
