@@ -12,6 +12,15 @@ from labo_fairseq.data.preprocess import Recipe, prepare
 from labo_fairseq.errors import UserError
 
 
+def pytest_configure(config):
+    """Files in their order: the integration tests, some of minutes, begin, and the many short ones fill the gaps.
+
+    pytest-xdist would begin with the files of most tests, which are the short ones.
+    """
+    if hasattr(config.option, "loadscopereorder"):  # older ones have no order of their own
+        config.option.loadscopereorder = False
+
+
 @pytest.fixture(scope="session")
 def bible():
     """All verses, German and English."""
