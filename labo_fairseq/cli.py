@@ -3,13 +3,15 @@
 import argparse
 import logging
 import os
+import platform
 import re
 import sys
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, List, Optional
 
-from .cli_types import BEAM, PROCESSES, SEED, Help, Parser, Versions, finite, length_penalty, whole
+from . import __version__
+from .cli_types import BEAM, PROCESSES, SEED, Help, Parser, finite, length_penalty, whole
 from .errors import UserError, advice
 from .files import image_methods, methods, shipped_corpora
 from .images import is_dataset
@@ -31,6 +33,18 @@ _CUSTOM = (*_SPLITS, "validation_every", "bpe_operations", "lowercase", "clean")
 _CORPUS_HELP = f"one of {', '.join(shipped_corpora())}; a YAML file that declares a corpus; or custom"
 
 
+class _Versions(argparse.Action):
+    """Prints what a bug report must name: the versions of this package, of Python and of what results depend on."""
+
+    PACKAGES = ("torch", "fairseq", "fairseq-fixed", "hydra-core", "omegaconf", "numpy", "sacrebleu", "transformers")
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from .experiments.run_directory import package_versions
+
+        versions = {"labo-fairseq": __version__, "Python": platform.python_version(), **package_versions(self.PACKAGES)}
+        parser.exit(0, "".join(f"{name} {version}\n" for name, version in versions.items()))
+
+
 def build_parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="labo-fairseq",
@@ -38,7 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
         "your own training:\n\nfairseq-train DATA --user-dir $(labo-fairseq user-dir) --criterion labo ...",
         formatter_class=Help,
     )
-    parser.add_argument("--version", action=Versions, nargs=0, help="print the versions that a bug report needs")
+    parser.add_argument("--version", action=_Versions, nargs=0, help="print the versions that a bug report needs")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add in (
         _add_user_dir,

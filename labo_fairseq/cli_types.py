@@ -2,14 +2,10 @@
 
 import argparse
 import math
-import platform
 import re
 import sys
 import textwrap
-from importlib import metadata
 from typing import Any, Callable, List, NoReturn, Optional, Set
-
-from . import __version__
 
 
 class StoreOnce(argparse.Action):
@@ -24,21 +20,6 @@ class StoreOnce(argparse.Action):
                 parser.error(f"argument {option}: given twice, and only one can be used")
             parser.stored.add(self.dest)
         setattr(namespace, self.dest, values)
-
-
-class Versions(argparse.Action):
-    """Prints what a bug report must name: the versions of this package, of Python and of what results depend on."""
-
-    PACKAGES = ("torch", "fairseq", "fairseq-fixed", "hydra-core", "omegaconf", "numpy", "sacrebleu", "transformers")
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        versions = {"labo-fairseq": __version__, "Python": platform.python_version()}
-        for package in self.PACKAGES:
-            try:
-                versions[package] = metadata.version(package)
-            except metadata.PackageNotFoundError:
-                continue
-        parser.exit(0, "".join(f"{name} {version}\n" for name, version in versions.items()))
 
 
 class Parser(argparse.ArgumentParser):

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, TypeVar
 
 from tqdm import tqdm
 
@@ -27,6 +27,8 @@ from .calibration import MODEL, POSTERIOR
 from .hypotheses import VALID, HeldOut, held_out, model_identity
 from .search import Search, SearchingModel, best_hypothesis, minimum_bayes_risk
 from .teacher_forcing import TeacherForcedModel
+
+Key = TypeVar("Key")
 
 BEAM_SEARCH, MINIMUM_BAYES_RISK = "beam", "MBR"
 
@@ -179,13 +181,19 @@ def _is_default(cell: Cell) -> bool:
 
 def _chosen(validated: Sequence[Cell], grid: Grid) -> List[Cell]:
     """The default search, then the best ones: BLEU decides, and the cheaper search where it is equal."""
-    searches: Dict[Tuple[str, str], Cell] = {}
-    for cell in validated:
-        if _in_grid(cell, grid):
-            key = (cell.search, cell.probabilities)
-            if key not in searches or cell.bleu > searches[key].bleu:
-                searches[key] = cell
-    return [*filter(_is_default, validated), *searches.values()]
+    asked = [cell for cell in validated if _in_grid(cell, grid)]
+    best = _best(asked, lambda cell: (cell.search, cell.probabilities))
+    return [*filter(_is_default, validated), *best.values()]
+
+
+def _best(cells: Sequence[Cell], key_of: Callable[[Cell], Key]) -> Dict[Key, Cell]:
+    """Of the cells of each key the one with the best BLEU, the first of equal ones."""
+    best: Dict[Key, Cell] = {}
+    for cell in cells:
+        key = key_of(cell)
+        if key not in best or cell.bleu > best[key].bleu:
+            best[key] = cell
+    return best
 
 
 def _in_grid(cell: Cell, grid: Grid) -> bool:
@@ -350,11 +358,8 @@ def _views(cells: Sequence[Cell], grid: Grid) -> Dict[str, _View]:
 
 def _best_by_size(cells: Sequence[Cell]) -> _View:
     view: _View = {}
-    for cell in cells:
-        best = view.setdefault(cell.system, {}).setdefault(cell.probabilities, {})
-        key = (cell.search, cell.size)
-        if key not in best or cell.bleu > best[key].bleu:
-            best[key] = cell
+    for cell in _best(cells, lambda cell: (cell.system, cell.probabilities, cell.search, cell.size)).values():
+        view.setdefault(cell.system, {}).setdefault(cell.probabilities, {})[cell.search, cell.size] = cell
     return view
 
 

@@ -44,15 +44,14 @@ class ProjectingCriterion(RegularizedCriterion):
         else:
             net_output, given = model(**sample["net_input"], features_only=True), sample
         hidden, target = self.get_output_and_target(model, net_output, given)
-        options = self.objective(layer.weight.size(0))
         if self.rdrop_alpha:
             target = target[: len(target) // 2]
-            rest = (hidden, layer.weight, target, self.padding_idx, layer.bias)
-            terms = linear_rdrop_terms(options, self.rdrop_alpha, *rest)
-            summarize = partial(self.summarize_twice, *terms)
+        options = self.objective(layer.weight.size(0))
+        projection = (hidden, layer.weight, target, self.padding_idx, layer.bias)
+        if self.rdrop_alpha:
+            summarize = partial(self.summarize_twice, *linear_rdrop_terms(options, self.rdrop_alpha, *projection))
         else:
-            rest = (hidden, layer.weight, target, self.padding_idx, layer.bias)
-            summarize = partial(self.summarize, linear_labo_terms_with(options, *rest))
+            summarize = partial(self.summarize, linear_labo_terms_with(options, *projection))
         first = hidden[: len(target)]
         return summarize(target, sample, reduce, lambda: linear_argmax(first, layer.weight, layer.bias))
 

@@ -37,26 +37,17 @@ class Compared:
 def paired_p(baseline: np.ndarray, system: np.ndarray) -> float:
     """Probability that a difference of scores as large as the one seen, in either direction, is chance.
 
-    Args:
-        baseline, system: (..., 1 + samples), what :func:`resample` returns for the seeds of one system; their mean is
-            compared.
-    """
-    differences = _mean_over_seeds(system) - _mean_over_seeds(baseline)
-    return two_sided_p(float(differences[0]), differences[1:])
-
-
-def two_sided_p(seen: float, drawn: np.ndarray) -> float:
-    """Probability that a difference as large as the one seen, in either direction, is chance.
-
     The share of samples whose difference departs from the mean of all samples at least as far as the one seen departs
     from 0, one added to both counts. sacreBLEU counts departures in one direction, so that its p is about half of
     this one.
 
     Args:
-        drawn: (samples,), the difference in every sample of the bootstrap.
+        baseline, system: (..., 1 + samples), what :func:`resample` returns for the seeds of one system; their mean is
+            compared.
     """
-    departures = np.abs(drawn - drawn.mean())
-    return float((np.sum(departures >= abs(seen)) + 1) / (len(drawn) + 1))
+    differences = _mean_over_seeds(system) - _mean_over_seeds(baseline)
+    departures = np.abs(differences[1:] - differences[1:].mean())
+    return float((np.sum(departures >= abs(differences[0])) + 1) / len(differences))
 
 
 def resample(metric: Metric, statistics: Sequence[np.ndarray], samples: int = SAMPLES, seed: int = SEED) -> np.ndarray:

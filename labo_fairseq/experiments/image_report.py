@@ -13,13 +13,12 @@ from ..analysis.calibration import Bin, expected_calibration_error, predictions,
 from ..analysis.labels import Labeling, Position, label_positions
 from ..errors import UserError
 from ..evaluation.runs import read_json
-from ..evaluation.significance import paired_p, resample_sums
 from ..files import atomic_write, write_json
 from ..reporting.figure import PALETTE, Figure, legend_above, plain, save_png
 from ..reporting.html import Block, Paragraph, Section, page
 from ..reporting.table import Table
 from .image_run import ImageRun
-from .image_scores import ACCURACY, image_statistics, mean_of_sums, refuse_other_images
+from .image_scores import ACCURACY, compare_on, refuse_other_images
 
 _BINS = 15
 _COLUMNS, _CLASSES = 4, 3  # hard images in a row; classes of each whose labels are shown
@@ -81,15 +80,9 @@ _HARD_TEXT = Paragraph(
 def significance(runs: Sequence[ImageRun]) -> Dict[str, Any]:
     """Name of a run → p that its difference in accuracy from the first run is chance; None for the first.
 
-    Paired bootstrap over the test images, see :func:`paired_p`.
+    Paired bootstrap over the test images, see :func:`compare_on`.
     """
-    rows = [image_statistics(run, ACCURACY) for run in runs]
-    sampled = resample_sums(mean_of_sums, [one for one in rows if one is not None])
-    p_values: Dict[str, Any] = {
-        name: paired_p(sampled[0], sampled[number]) for number, name in enumerate(_by_name(runs))
-    }
-    p_values[next(iter(p_values))] = None
-    return p_values
+    return {name: line.p for name, line in zip(_by_name(runs), compare_on(runs, ACCURACY))}
 
 
 def _by_name(runs: Sequence[ImageRun]) -> Dict[str, ImageRun]:

@@ -84,19 +84,27 @@ def compare_image_runs(runs: Sequence[ImageRun], metrics: Sequence[str] = (), sa
     if len(runs) < 2:
         raise UserError("a comparison needs at least two runs")
     refuse_other_images(runs)
+    names = [find_image_metric(name) for name in metrics or (ACCURACY, "NLL")]
+    return [line for name in names for line in compare_on(runs, name, samples)]
+
+
+def compare_on(runs: Sequence[ImageRun], name: str, samples: int = SAMPLES) -> List[Compared]:
+    """One score of runs on the same test images, tested against the first of them.
+
+    Raises:
+        UserError: the score is no mean over images.
+    """
+    rows = [image_statistics(run, name) for run in runs]
+    known = [one for one in rows if one is not None]
+    if len(known) < len(rows):
+        raise UserError(f"{name} is no mean over images, so its differences cannot be tested")
+    sampled = resample_sums(mean_of_sums, known, samples)
+    signature = f"n:{len(known[0])}|bs:{samples}|seed:{SEED}"
     compared = []
-    for name in map(find_image_metric, metrics or (ACCURACY, "NLL")):
-        rows = [image_statistics(run, name) for run in runs]
-        known = [one for one in rows if one is not None]
-        if len(known) < len(rows):
-            raise UserError(f"{name} is no mean over images, so its differences cannot be tested")
-        sampled = resample_sums(mean_of_sums, known, samples)
-        for number, run in enumerate(runs):
-            mean, interval = spread(sampled[number])
-            p = paired_p(sampled[0], sampled[number]) if number else None
-            signature = f"n:{len(known[0])}|bs:{samples}|seed:{SEED}"
-            score = float(sampled[number][0])
-            compared.append(Compared(str(run.folder), name, score, mean, interval, p, signature))
+    for number, run in enumerate(runs):
+        mean, interval = spread(sampled[number])
+        p = paired_p(sampled[0], sampled[number]) if number else None
+        compared.append(Compared(str(run.folder), name, float(sampled[number][0]), mean, interval, p, signature))
     return compared
 
 

@@ -69,16 +69,24 @@ def differences(mine: Any, theirs: Any, name: str = "") -> List[str]:
 
 def versions() -> Dict[str, str]:
     """Versions that a result depends on."""
+    revision = _revision()
+    packages = ("labo-fairseq", "fairseq", "fairseq-fixed", "torch", "sacrebleu", "subword-nmt", "sacremoses")
+    return {
+        "python": platform.python_version(),
+        **({"revision": revision} if revision else {}),
+        **package_versions(packages),
+    }
+
+
+def package_versions(packages: Iterable[str]) -> Dict[str, str]:
+    """Package → version; those that are not installed, such as one of the two fairseqs, are left out."""
     from importlib.metadata import PackageNotFoundError, version
 
-    installed = {"python": platform.python_version()}
-    revision = _revision()
-    if revision:
-        installed["revision"] = revision
-    for package in ("labo-fairseq", "fairseq", "fairseq-fixed", "torch", "sacrebleu", "subword-nmt", "sacremoses"):
+    installed = {}
+    for package in packages:
         try:
             installed[package] = version(package)
-        except PackageNotFoundError:  # one of the two fairseqs
+        except PackageNotFoundError:
             continue
     return installed
 

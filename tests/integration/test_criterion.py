@@ -7,6 +7,7 @@ import torch
 from fairseq.criterions.label_smoothed_cross_entropy import LabelSmoothedCrossEntropyCriterion
 from fairseq_models import configuration, gradients, model_of
 from fairseq_runs import TRANSFORMER
+from half_precision import skip_without_product
 
 from labo_fairseq.criterions.labo import LaboConfig, LaboLabelSmoothedCrossEntropyCriterion
 from labo_fairseq.losses import labo_terms
@@ -84,8 +85,7 @@ def test_sentence_average(task, model, batch):
     ("dtype", "rtol"), [(torch.float64, 1e-6), (torch.float32, 1e-5), (torch.bfloat16, 5e-2), (torch.float16, 1e-2)]
 )
 def test_every_dtype_gives_the_same_loss(task, model, batch, dtype, rtol):
-    if dtype == torch.float16 and torch.__version__ < "2.1":
-        pytest.skip("this torch has no float16 matrix product on the CPU")
+    skip_without_product(dtype)
     criterion = build(task)
     expected = criterion(model.double(), batch)[0].item()
     loss, _, log = criterion(model.to(dtype), batch)

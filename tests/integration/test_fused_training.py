@@ -19,6 +19,7 @@ from fairseq_runs import (
     train_command,
     two_workers,
 )
+from half_precision import skip_without_product
 
 from labo_fairseq.criterions.labo import LaboConfig, LaboLabelSmoothedCrossEntropyCriterion
 from labo_fairseq.losses import fused_linear
@@ -125,8 +126,7 @@ def assert_as_near(grads, others, exact):
 @pytest.mark.parametrize("warming_up", [True, False])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision(task, model, batch, warming_up, dtype):
-    if dtype == torch.float16 and torch.__version__ < "2.1":
-        pytest.skip("this torch has no float16 matrix product on the CPU")
+    skip_without_product(dtype)
     _, _, exact = outcome(task, model, batch, False, warming_up)
     loss, _, grads = outcome(task, model.to(dtype), batch, True, warming_up)
     expected, _, expected_grads = outcome(task, model, batch, False, warming_up)

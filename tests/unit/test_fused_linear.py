@@ -6,6 +6,7 @@ import pytest
 import reference
 import torch
 from fairseq.criterions.label_smoothed_cross_entropy import label_smoothed_nll_loss
+from half_precision import skip_without_product
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -226,8 +227,3 @@ def test_shapes_that_do_not_fit_are_named():
         linear_labo_terms(torch.zeros(3, 4), torch.zeros(5, 3), torch.zeros(3, dtype=torch.long))
     with pytest.raises(ValueError, match="the number of classes must be ≥ 2, got 1"):
         linear_labo_terms(torch.zeros(3, 4), torch.zeros(1, 4), torch.zeros(3, dtype=torch.long))
-
-
-def skip_without_product(dtype):
-    if dtype == torch.float16 and torch.__version__ < "2.1":
-        pytest.skip("this torch has no float16 matrix product on the CPU")

@@ -296,13 +296,18 @@ def test_the_moving_average_of_beta_smoothing():
     assert int(method.average[2].num_batches_tracked) == before + 1  # in training mode
 
 
-@every_case
-def test_knowledge_refined_smoothing(logits, target):
-    classes = logits.size(-1)
-    method = build_method("kr_ls", context(classes), {"alpha": 0.5}).double()
+def with_random_table(name, classes, options):
+    """A method whose table of all other classes is 0 at first, and then what a training might make of it."""
+    method = build_method(name, context(classes), options).double()
     assert torch.equal(method.table, torch.zeros(classes, classes - 1, dtype=torch.float64))
     with torch.no_grad():
         method.table.copy_(torch.randn(method.table.shape, generator=generator_at("table"), dtype=torch.float64))
+    return method
+
+
+@every_case
+def test_knowledge_refined_smoothing(logits, target):
+    method = with_random_table("kr_ls", logits.size(-1), {"alpha": 0.5})
     z, table = logits.clone().requires_grad_(), method.table.detach().clone().requires_grad_()
     network = refined = 0
     for row, k in zip(z, target.tolist()):
@@ -322,11 +327,7 @@ def test_knowledge_refined_smoothing(logits, target):
 
 @every_case
 def test_label_smoothing_plus_plus(logits, target):
-    classes = logits.size(-1)
-    method = build_method("lspp", context(classes), {"alpha": 0.2}).double()
-    assert torch.equal(method.table, torch.zeros(classes, classes - 1, dtype=torch.float64))
-    with torch.no_grad():
-        method.table.copy_(torch.randn(method.table.shape, generator=generator_at("table"), dtype=torch.float64))
+    method = with_random_table("lspp", logits.size(-1), {"alpha": 0.2})
     z, table = logits.clone().requires_grad_(), method.table.detach().clone().requires_grad_()
     network = learned = 0
     for row, k in zip(z, target.tolist()):

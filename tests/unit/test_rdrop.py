@@ -5,6 +5,7 @@ import math
 import pytest
 import reference
 import torch
+from half_precision import skip_without_product
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -240,8 +241,7 @@ def test_without_weight_or_with_equal_passes_it_is_the_loss_itself():
 @pytest.mark.parametrize("rows", [1, 13, 1000])
 def test_fused_with_the_projection_all_is_the_same(monkeypatch, options, dtype, rtol, rows):
     """Cut into chunks anywhere but between the two rows of a token; a weight of each token projects again."""
-    if dtype == torch.float16 and torch.__version__ < "2.1":
-        pytest.skip("this torch has no float16 matrix product on the CPU")
+    skip_without_product(dtype)
     monkeypatch.setattr(fused_linear, "_CHUNK_ELEMENTS", 0)
     monkeypatch.setattr(fused_linear, "_CHUNK_ROWS", max(2, rows))
     generator = torch.Generator().manual_seed(1)
