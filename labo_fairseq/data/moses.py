@@ -2,11 +2,14 @@
 
 By sacremoses, patched where it differs from the scripts of Moses' commit 34452895 (2025): docs/moses.md has the
 comparison. Lines are without their line break, and stay as many as they were.
+
+sacremoses applies every rule to every line. Here a rule runs only on text that holds what it looks for, and words that
+no rule touches pass as they are; the lines that come out are the same.
 """
 
 import re
 from functools import lru_cache
-from typing import Iterable, List, Tuple
+from typing import Callable, Iterable, List, Tuple
 
 import regex
 from sacremoses import MosesDetokenizer, MosesPunctNormalizer, MosesTokenizer
@@ -20,8 +23,11 @@ LONGEST_WORD = 1000
 #: codes of the languages whose abbreviations Moses knows; others it would treat as English
 LANGUAGES = sorted(set(NonbreakingPrefixes().available_langs.values()))
 
-#: white space to Python, but not to Perl, which deletes them with the other control characters
-_SEPARATORS = re.compile("[\x1c-\x1f]")
+#: control characters that Perl deletes; U+001C to U+001F are white space to Python
+_CONTROL = re.compile("[\x00-\x08\x0e-\x1f]")
+
+#: runs of words whose tokens are remembered, and their characters at most
+_REMEMBERED, _LONGEST_REMEMBERED = 1 << 18, 64
 
 
 def check_languages(languages: Iterable[str]) -> None:
@@ -33,13 +39,8 @@ def check_languages(languages: Iterable[str]) -> None:
 
 def tokenize(language: str, lines: List[str], escape: bool = True, dash_splits: bool = False) -> List[str]:
     """``tokenizer.perl -l language``, with ``-a`` if ``dash_splits`` and ``-no-escape`` unless ``escape``."""
-    tokenizer = _tokenizer(language)
-    return [
-        tokenizer.tokenize(
-            _SEPARATORS.sub("", line), aggressive_dash_splits=dash_splits, return_str=True, escape=escape
-        )
-        for line in lines
-    ]
+    tokenize_line = _line_tokenizer(language, escape, dash_splits)
+    return [tokenize_line(line) for line in lines]
 
 
 def detokenize(language: str, lines: List[str]) -> List[str]:
@@ -50,7 +51,7 @@ def detokenize(language: str, lines: List[str]) -> List[str]:
 
 def normalize_punctuation(language: str, lines: List[str]) -> List[str]:
     """``normalize-punctuation.perl -l language`` for cs, de, en, es and fr."""
-    rules = MosesPunctNormalizer(language, perl_parity=True).substitutions
+    rules = _punctuation_rules(language)
     return [_substitute(rules, line) for line in lines]
 
 
@@ -85,22 +86,95 @@ class _Tokenizer(MosesTokenizer):
     PAD_NOT_ISALNUM = regex.compile(r"([^\p{Alphabetic}\p{Nd}\s.'`,\-])"), r" \1 "
     AGGRESSIVE_HYPHEN_SPLIT = regex.compile(r"([\p{Alphabetic}\p{Nd}])-(?=[\p{Alphabetic}\p{Nd}])"), r"\1 @-@ "
 
+    _LOWER, _ALPHABETIC = frozenset(MosesTokenizer.IsLower), frozenset(MosesTokenizer.IsAlpha)
+
+    # sacremoses makes these sets anew for every word
+    def islower(self, text: str) -> bool:
+        return self._LOWER.issuperset(text)
+
+    def isanyalpha(self, text: str) -> bool:
+        return not self._ALPHABETIC.isdisjoint(text)
+
     def handles_nonbreaking_prefixes(self, text: str) -> str:
         return re.sub(r"(?<=\S)\.$", " .", super().handles_nonbreaking_prefixes(text))
 
 
 @lru_cache(maxsize=None)
-def _tokenizer(language: str) -> MosesTokenizer:
-    return _Tokenizer(language)
+def _line_tokenizer(language: str, escape: bool, dash_splits: bool) -> Callable[[str], str]:
+    """Tokenizes a line at a time.
+
+    Words of letters, or of digits, are tokens as they are. Of a run of other words sacremoses sees only the run, with a
+    word before and after it where there is one: rules look no further than to the first letter of the next word, to see
+    whether it is small or a digit.
+    """
+    tokenizer = _Tokenizer(language)
+
+    def tokenize_text(text: str) -> str:
+        return tokenizer.tokenize(text, aggressive_dash_splits=dash_splits, return_str=True, escape=escape)
+
+    def tokenize_run(run: str, before: str, after: str) -> str:
+        text = tokenize_text(before + run + after)
+        return text[len(before) : len(text) - len(after)]
+
+    remembered = lru_cache(maxsize=_REMEMBERED)(tokenize_run)
+
+    def tokenize_words(words: List[str], first: bool, next_letter: str) -> str:
+        after = " x" if tokenizer.islower(next_letter) else " 1" if next_letter in "0123456789" else " X"
+        run = " ".join(words)
+        function = remembered if len(run) <= _LONGEST_REMEMBERED else tokenize_run
+        return function(run, "" if first else "x ", after if next_letter else "")
+
+    def tokenize_line(line: str) -> str:
+        line = _CONTROL.sub("", line)
+        if "DOTMULTI" in line:  # which stands for dots inside sacremoses
+            return tokenize_text(line)
+        tokens: List[str] = []
+        run: List[str] = []
+        for word in line.split():
+            if word.isalpha() or word.isdecimal():
+                text = word
+            elif word[-1] in ",;:?!" and word[:-1].isalpha():
+                text = f"{word[:-1]} {word[-1]}"
+            else:
+                run.append(word)
+                continue
+            if run:
+                tokens.append(tokenize_words(run, not tokens, word[0]))
+                run.clear()
+            tokens.append(text)
+        if run:
+            tokens.append(tokenize_words(run, not tokens, ""))
+        return " ".join(tokens)
+
+    return tokenize_line
 
 
-def _substitute(rules: List[Tuple[str, str]], line: str) -> str:
+@lru_cache(maxsize=None)
+def _punctuation_rules(language: str) -> List[Tuple[str, "re.Pattern[str]", str]]:
+    """What a text must hold for a rule to change it, the rule's pattern, and its replacement.
+
+    The script works on bytes: digits and spaces are ASCII alone.
+    """
+    rules = MosesPunctNormalizer(language, perl_parity=True).substitutions
+    return [(_required(pattern), re.compile(pattern, re.ASCII), replacement) for pattern, replacement in rules]
+
+
+def _required(pattern: str) -> str:
+    """Text without which ``pattern`` matches nothing, or nothing that its rule changes; "" where that is not known."""
+    if pattern == " +":  # of one space its rule makes one space
+        return "  "
+    outside_groups = re.sub(r"(?<!\\)\((?:\\.|[^()\\])*\)", "", pattern)
+    is_literal = not re.search(r"[\\\[\](){}|*+?.^$]", re.sub(r"\\\W", "", outside_groups))
+    return re.sub(r"\\(\W)", r"\1", outside_groups) if is_literal else ""
+
+
+def _substitute(rules: List[Tuple[str, "re.Pattern[str]", str]], line: str) -> str:
     """Rules of a normalizer, whose own method takes off the ends of a line.
 
-    The scripts see the line break, so that ``."`` at the end of a line is one of their cases, and only ASCII
-    digits and spaces, because they work on bytes.
+    The scripts see the line break, so that ``."`` at the end of a line is one of their cases.
     """
     text = line + "\n"
-    for pattern, replacement in rules:
-        text = re.sub(pattern, replacement, text, flags=re.ASCII)
+    for required, pattern, replacement in rules:
+        if required in text:
+            text = pattern.sub(replacement, text)
     return text[:-1]

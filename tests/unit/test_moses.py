@@ -4,12 +4,16 @@ With LABO_MOSES, the folder of a Moses checkout, and the shared text, also again
 """
 
 import os
+import random
+import re
 import subprocess
 from pathlib import Path
 
 import campaign
 import pytest
+from sacremoses import MosesPunctNormalizer, MosesTokenizer
 
+from labo_fairseq.data import moses
 from labo_fairseq.data.moses import (
     detokenize,
     lowercase,
@@ -118,6 +122,76 @@ def test_control_characters():
 def test_clean_corpus(source, target, kept):
     """As of ``clean-corpus-n.perl -ratio 1.5 … 2 5``."""
     assert passes_length_filter(source, target, 1.5, 2, 5) is kept
+
+
+#: what some rule of the tokenizer or of the normalizer looks for, and what stands beside it
+PARTS = [
+    *(
+        "a",
+        "Ä",
+        "ß",
+        "z.B",
+        "Nr",
+        "No",
+        "Mr",
+        "usw",
+        "U.S",
+        "5",
+        "3,4",
+        "1.000",
+        "٣",
+        "²",
+        "½",
+        "Ⅷ",
+        "中",
+        "é",
+        "e\u0301",
+    ),
+    *(".", "..", "...", ",", ";", ":", "?", "!", "'", "''", "`", "``", '"', "-", "--", "@-@", "/", "%", "$", "€", "&"),
+    *("|", "[", "]", "(", ")", "<", ">", "_", "„", "“", "”", "‘", "’", "‚", "´", "–", "—", "…", "«", "»", "nº", "ºC"),
+    *("DOT", "MULTI", "DOTMULTI", "THISISPROTECTED", "\x00", "\x01", "\x1c", "\x1f", "\x85", "\u00a0", "\u00ad"),
+    *("\u2009", "\u2028", "\u3000", "cm", "s", "S", "'s", "n't", "x" * 70),
+]
+
+
+def random_lines(number):
+    """Up to twelve of :data:`PARTS`, a space or two between some of them."""
+    draw = random.Random(21)
+    spaces = ["", "", " ", " ", "  ", "\t"]
+    return ["".join(draw.choice(PARTS) + draw.choice(spaces) for _ in range(draw.randrange(13))) for _ in range(number)]
+
+
+class EveryRule(MosesTokenizer):
+    """sacremoses with every rule on every line, as it is but for what docs/moses.md calls patched."""
+
+    PAD_NOT_ISALNUM = moses._Tokenizer.PAD_NOT_ISALNUM
+    AGGRESSIVE_HYPHEN_SPLIT = moses._Tokenizer.AGGRESSIVE_HYPHEN_SPLIT
+
+    def handles_nonbreaking_prefixes(self, text):
+        return re.sub(r"(?<=\S)\.$", " .", super().handles_nonbreaking_prefixes(text))
+
+
+@pytest.mark.parametrize("language", ["de", "en", "fr"])
+def test_passing_over_plain_words_changes_no_token(language):
+    tokenizer = EveryRule(language)
+    for number, line in enumerate(random_lines(3000)):
+        dash_splits, escape = bool(number % 2), bool(number % 3)
+        clean = re.sub("[\x1c-\x1f]", "", line)
+        expected = tokenizer.tokenize(clean, aggressive_dash_splits=dash_splits, return_str=True, escape=escape)
+        assert tokenize(language, [line], escape, dash_splits) == [expected], repr(line)
+
+
+@pytest.mark.parametrize("language", ["cs", "de", "en", "es", "fr", "ru"])
+def test_passing_over_rules_changes_no_punctuation(language):
+    rules = MosesPunctNormalizer(language, perl_parity=True).substitutions
+    changed = 0
+    for line in random_lines(2000):
+        expected = line + "\n"
+        for pattern, replacement in rules:
+            expected = re.sub(pattern, replacement, expected, flags=re.ASCII)
+        assert normalize_punctuation(language, [line]) == [expected[:-1]], repr(line)
+        changed += expected[:-1] != line
+    assert changed > 1000
 
 
 def perl(script, options, lines):
