@@ -52,8 +52,8 @@ class Browser:
         entries = (
             json.loads(entry["message"])["message"] for entry in self.call("POST", "/se/log", type="performance")
         )
-        sent = [each["params"] for each in entries if each["method"] == "Network.requestWillBeSent"]
-        urls = [each["request"]["url"] for each in sent if each["documentURL"] == page.resolve().as_uri()]
+        sent = [entry["params"] for entry in entries if entry["method"] == "Network.requestWillBeSent"]
+        urls = [entry["request"]["url"] for entry in sent if entry["documentURL"] == page.resolve().as_uri()]
         return ["data:" if url.startswith("data:") else url for url in urls]
 
     def errors(self):

@@ -11,7 +11,7 @@ from ..losses.blockwise import Quantity
 from ..losses.label_smoothing import smoothing_over_others
 from ..losses.labo import LaboOptions, labo_log_posterior_with
 from .base import ENTROPY
-from .projecting import ProjectingConfig, ProjectingCriterion
+from .fused_projection import ProjectingConfig, ProjectingCriterion
 
 
 @dataclass

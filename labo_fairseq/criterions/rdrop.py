@@ -9,8 +9,8 @@ from torch import Tensor
 
 from ..losses.label_smoothing import smoothing_over_others
 from ..losses.labo import LaboOptions
+from .fused_projection import ProjectingConfig, ProjectingCriterion
 from .posterior import smoothed_log_posterior
-from .projecting import ProjectingConfig, ProjectingCriterion
 
 
 @dataclass

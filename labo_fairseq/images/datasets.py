@@ -51,7 +51,7 @@ class ImageArray:
             ValueError: images of another kind.
         """
         images, labels = zip(*(dataset[number] for number in range(len(dataset))))  # type: ignore[arg-type]
-        return cls(torch.stack([_as_tensor(image) for image in images]), torch.tensor([int(each) for each in labels]))
+        return cls(torch.stack([_as_tensor(image) for image in images]), torch.tensor([int(label) for label in labels]))
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -70,10 +70,10 @@ def test_teacher_forcing_is_fairseq_validate(pair, tmp_path):
     assert done.returncode == 0, done.stdout[-3000:]
     known = {name: float(value) for name, value in json.loads(re.search(r"valid \| (\{.*\})", done.stdout)[1]).items()}
     pairs = list(zip(*(read_lines(labo.data.subwords("valid", side)) for side in ("de", "en"))))
-    found = join(TeacherForcedModel(labo, ("de", "en")).map(pairs, predictions, "valid"))
-    assert -np.log2(found.probability).mean() == pytest.approx(known["valid_nll_loss"], abs=0.002)
-    assert 100 * found.correct.mean() == pytest.approx(known["valid_accuracy"], abs=0.002)
-    assert found.entropy.mean() == pytest.approx(known["valid_entropy"], abs=0.002)
+    actual = join(TeacherForcedModel(labo, ("de", "en")).map(pairs, predictions, "valid"))
+    assert -np.log2(actual.probability).mean() == pytest.approx(known["valid_nll_loss"], abs=0.002)
+    assert 100 * actual.correct.mean() == pytest.approx(known["valid_accuracy"], abs=0.002)
+    assert actual.entropy.mean() == pytest.approx(known["valid_entropy"], abs=0.002)
 
 
 @pytest.mark.parametrize("batch", [4096, 60])
@@ -92,9 +92,9 @@ def test_probabilities_of_chosen_tokens_are_those_under_teacher_forcing(pair, tm
     pairs = list(zip(sources, decoded.subwords))
     told = TeacherForcedModel(labo, test.direction).map(pairs, predictions, "told")
     assert len(decoded.lines) == len(decoded.probabilities) == len(sources) == 50
-    for probabilities, each in zip(decoded.probabilities, told):
+    for probabilities, prediction in zip(decoded.probabilities, told):
         # printed with four decimals of the logarithm
-        np.testing.assert_allclose(probabilities, each.probability, rtol=2e-4)
+        np.testing.assert_allclose(probabilities, prediction.probability, rtol=2e-4)
 
 
 # the commands
@@ -170,7 +170,7 @@ def test_confidence(pair, analysed):
             mean = np.average([float(row[name]) for row in parts], weights=weights)
             assert mean == pytest.approx(float(whole[name]))
     facts = json.loads((out / "confidence.json").read_text(encoding="utf-8"))
-    assert [len(each["forced"]["reliability"]) for each in facts["distributions"]] == [4] * len(rows)
+    assert [len(distribution["forced"]["reliability"]) for distribution in facts["distributions"]] == [4] * len(rows)
     assert (out / "confidence.png").exists()
 
 

@@ -98,12 +98,12 @@ def build(task, teachers):
 
 def teacher_probabilities(task, teachers, batch):
     """Their mean, the models loaded and asked one by one."""
-    each = []
+    distributions = []
     for path in teachers:
         (model,), _ = checkpoint_utils.load_model_ensemble([path], task=task)
         with torch.no_grad():
-            each.append(model.eval()(**batch["net_input"])[0].double().softmax(-1))
-    return sum(each) / len(each)
+            distributions.append(model.eval()(**batch["net_input"])[0].double().softmax(-1))
+    return sum(distributions) / len(distributions)
 
 
 @every_criterion
@@ -316,7 +316,7 @@ def test_a_student_trains_resumes_and_translates_where_the_teachers_are_gone(dat
     assert state.keys() == of_teacher.keys()
     assert not state.get("criterion")
     assert state["model"].keys() == of_teacher["model"].keys()
-    sizes = [len(each["last_optimizer_state"]["state"]) for each in (state, of_teacher)]
+    sizes = [len(checkpoint["last_optimizer_state"]["state"]) for checkpoint in (state, of_teacher)]
     assert sizes[0] == sizes[1], "the optimizer has the parameters of the student alone"
     translate(data, checkpoint)
     done = run(*train_command(data, tmp_path / "none", *options, updates=1))

@@ -31,10 +31,10 @@ def test_training(bible, tmp_path):
     settings = ("model=transformer_tiny", "dataset.max_tokens=400")
     done = run(sys.executable, BENCHMARKS / "training.py", *options, *settings, "--out", tmp_path / "training.json")
     assert done.returncode == 0, done.stdout[-3000:]
-    found = json.loads((tmp_path / "training.json").read_text(encoding="utf-8"))
-    assert [row["method"] for row in found["rows"]] == ["ls", "labo"]
-    assert (found["rows"][0]["speed"], found["rows"][0]["memory"]) == (1, 1)
-    ours, base = (row["rounds"][0] for row in reversed(found["rows"]))
-    assert found["rows"][1]["speed"] == pytest.approx(ours["speed"] / base["speed"])
+    written = json.loads((tmp_path / "training.json").read_text(encoding="utf-8"))
+    assert [row["method"] for row in written["rows"]] == ["ls", "labo"]
+    assert (written["rows"][0]["speed"], written["rows"][0]["memory"]) == (1, 1)
+    ours, base = (row["rounds"][0] for row in reversed(written["rows"]))
+    assert written["rows"][1]["speed"] == pytest.approx(ours["speed"] / base["speed"])
     assert base["memory"] > 100, "MiB of a process that has loaded torch"
-    assert found["configuration"]["dataset"]["max_tokens"] == 400
+    assert written["configuration"]["dataset"]["max_tokens"] == 400

@@ -69,10 +69,10 @@ def test_padding_and_prefix_are_masked(task, model, batch, prefix):
 
 def test_not_reduced_sums_to_reduced(task, model, batch):
     criterion = build(task)
-    each, _, log = criterion(model, batch, reduce=False)
+    losses, _, log = criterion(model, batch, reduce=False)
     total, _, total_log = criterion(model, batch)
-    assert each.shape == (batch["target"].numel(), 1)
-    assert each.sum().item() == pytest.approx(total.item())
+    assert losses.shape == (batch["target"].numel(), 1)
+    assert losses.sum().item() == pytest.approx(total.item())
     assert log["nll_loss"].sum().item() == pytest.approx(total_log["nll_loss"].item())
 
 

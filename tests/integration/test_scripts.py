@@ -203,9 +203,15 @@ def test_every_dependency_is_pinned(path, monkeypatch):
     ]
     environment = {"python_version": path.stem.split("-")[1], "sys_platform": "linux", "platform_machine": "x86_64"}
     needed = [Requirement(text) for text in (*requirements, "pip<24.1", "setuptools", "wheel", "cython", "numpy")]
-    needed = [each for each in needed if each.marker is None or each.marker.evaluate(environment)]
-    assert {canonicalize_name(each.name) for each in needed} <= pinned.keys()
-    assert [str(each) for each in needed if pinned[canonicalize_name(each.name)] not in each.specifier] == []
+    needed = [
+        requirement for requirement in needed if requirement.marker is None or requirement.marker.evaluate(environment)
+    ]
+    assert {canonicalize_name(requirement.name) for requirement in needed} <= pinned.keys()
+    assert [
+        str(requirement)
+        for requirement in needed
+        if pinned[canonicalize_name(requirement.name)] not in requirement.specifier
+    ] == []
 
 
 def test_a_colon_is_refused(checkout, tmp_path):

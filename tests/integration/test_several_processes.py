@@ -88,12 +88,12 @@ def nodes(tmp_path_factory):
 def descendants(process):
     """Numbers of the processes below one."""
     children = {}
-    for each in filter(str.isdigit, os.listdir("/proc")):
+    for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
-            fields = Path(f"/proc/{each}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+            fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
         except (FileNotFoundError, ProcessLookupError):
             continue
-        children.setdefault(int(fields[1]), []).append(int(each))
+        children.setdefault(int(fields[1]), []).append(int(pid))
     below = children.get(process, [])
     return [*below, *(deeper for child in below for deeper in descendants(child))]
 
@@ -126,7 +126,7 @@ def test_two_nodes_of_which_one_is_killed(nodes, tmp_path):
     assert last.startswith("labo-fairseq run: fairseq-hydra-train ended with status 1; see "), output[-3000:]
     assert "train.log: another worker of this training ended (" in last
     assert last.endswith("re-run the same command on every node to resume from the last checkpoint")
-    wait_for(lambda: not any(Path(f"/proc/{each}").exists() for each in below), "processes outlive their node")
+    wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in below), "processes outlive their node")
     second.communicate()
     assert not (runs / "two" / "training.json").exists()
 

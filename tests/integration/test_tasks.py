@@ -204,7 +204,7 @@ def folders(data, tmp_path_factory):
     xlm = ("--task", "translation_from_pretrained_xlm", "--joined-dictionary", "--destdir", root / "xlm")
     lazy = ("--dataset-impl", "lazy", *shared, "--destdir", root / "laser" / "corpus" / "de-en")
     jobs = [job(root, options[0].strip("-"), "preprocess", (*preprocess, *options)) for options in (xlm, lazy)]
-    assert fork(jobs) == [0, 0], [Path(each["log"]).read_text()[-2000:] for each in jobs]
+    assert fork(jobs) == [0, 0], [Path(job["log"]).read_text()[-2000:] for job in jobs]
     stem = str(root / "laser" / "corpus" / "de-en" / "train.de-en.")
     pair = {"id": 0, "src": stem + "de", "tgt": stem + "en"}
     vocabulary = str(data.binarized / "dict.en.txt")
@@ -253,7 +253,7 @@ def trainings(folders):
             arguments = (*common, *criterion, *WARMUP, *rest)
             jobs[row, column] = job(folders, f"{number}-{column}", "train", arguments)
     ended = fork(list(jobs.values()), (folders / "path", Path(__file__).parents[2]))
-    return {key: (status, *outcome(each)) for (key, each), status in zip(jobs.items(), ended)}
+    return {key: (status, *outcome(job)) for (key, job), status in zip(jobs.items(), ended)}
 
 
 def skip_where_fairseq_fails(trainings, row):

@@ -133,8 +133,8 @@ def test_a_translator_from_random_weights_to_bleu(tmp_path, text, words):
     assert seen == [(update, update, update < 20) for update in range(1, 60 * 3 + 1)]
     loss.loss.set_updates(0)
     assert trainer.evaluate()["eval_loss"] < before / 2  # both are label smoothing's
-    found = trainer.predict(data[:16], max_new_tokens=40).predictions
-    bleu = sacrebleu.corpus_bleu([words.decode(row) for row in found], [text[1][:16]]).score
+    actual = trainer.predict(data[:16], max_new_tokens=40).predictions
+    bleu = sacrebleu.corpus_bleu([words.decode(row) for row in actual], [text[1][:16]]).score
     assert bleu > 30, "it learns its 24 sentences by heart"
     loss.loss.set_updates(1000)
     processor = transformers.LogitsProcessorList([PosteriorLogits(loss.loss)])
@@ -182,10 +182,10 @@ def test_the_loss_of_a_decoder_is_that_of_the_next_word(tmp_path, text, words):
         model=model, args=arguments(tmp_path), data_collator=Collator(), compute_loss_func=loss, callbacks=[loss]
     )
     batch = Collator()(data[:4])
-    found = trainer.compute_loss(model, dict(batch))
+    actual = trainer.compute_loss(model, dict(batch))
     logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
     expected = LaboLoss(tau=1.15)(logits[:, :-1].transpose(1, 2), batch["labels"][:, 1:])
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(actual, expected)
     assert trainer.compute_loss(model, dict(batch), num_items_in_batch=torch.tensor(7)).item() == pytest.approx(
         expected.item() * batch["labels"][:, 1:].ne(-100).sum().item() / 7, rel=1e-5
     )
@@ -278,7 +278,7 @@ def test_two_processes_are_one(tmp_path, text):
     here = Path(__file__).resolve().parent
     script = tmp_path / "train.py"
     script.write_text(_PROCESS.format(paths=[str(here), str(here.parent), str(here.parents[1])]), encoding="utf-8")
-    found = []
+    actual = []
     for processes, size in ((1, 4), (2, 2)):
         folder = tmp_path / str(processes)
         folder.mkdir()
@@ -287,6 +287,6 @@ def test_two_processes_are_one(tmp_path, text):
             [*start, script, folder, str(size)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8"
         )
         assert done.returncode == 0, done.stdout[-3000:]
-        found.append(torch.load(folder / "parameters.pt", weights_only=True))
-    for name in found[0]:
-        torch.testing.assert_close(found[0][name], found[1][name], rtol=1e-3, atol=1e-5)
+        actual.append(torch.load(folder / "parameters.pt", weights_only=True))
+    for name in actual[0]:
+        torch.testing.assert_close(actual[0][name], actual[1][name], rtol=1e-3, atol=1e-5)

@@ -88,7 +88,7 @@ def sample(training: Killable, update: int) -> Optional[Sample]:
     """None where the training has just ended."""
     try:
         # the data loaders and the process that started it are smaller
-        memory, process = max((_resident(each), each) for each in training.members())
+        memory, process = max((_resident(pid), pid) for pid in training.members())
         return Sample(update, memory, len(os.listdir(f"/proc/{process}/fd")))
     except (FileNotFoundError, ProcessLookupError, ValueError):
         return None
@@ -114,8 +114,8 @@ def train(folder: Path, updates: int, every: int, random: Optional[Random], bar:
             begun = log.follow() or begun
             bar.update(max(0, log.update - bar.n))
             # while it starts, the log tells of the time before; when it is over, the test set is translated
-            found = sample(training, log.update) if begun and log.validated < updates else None
-            parts[-1] += [found] if found else []
+            reading = sample(training, log.update) if begun and log.validated < updates else None
+            parts[-1] += [reading] if reading else []
             if random and log.validated >= end < updates:
                 training.wait(random.uniform(0, 2))
                 training.kill(ALL, random)
@@ -128,38 +128,40 @@ def train(folder: Path, updates: int, every: int, random: Optional[Random], bar:
 def curves_differ(one: Path, other: Path) -> List[str]:
     """In words, every value that two logs disagree on."""
     logs = [read_curves(path) for path in (one, other)]
-    found = []
+    differences = []
     for kind in logs[0]:
         for name in sorted({*logs[0][kind], *logs[1][kind]} - {*_TIMES}):
             mine, theirs = (log[kind].get(name, {}) for log in logs)
             different = sorted(update for update in {*mine, *theirs} if mine.get(update) != theirs.get(update))
             if different:
-                found.append(f"{kind} {name} at {len(different)} updates, the first {different[0]}")
-    return found
+                differences.append(f"{kind} {name} at {len(different)} updates, the first {different[0]}")
+    return differences
 
 
 def summarize(undisturbed: List[Sample], parts: List[List[Sample]], updates: int) -> Dict[str, float]:
     """What the samples say about memory and open files; nothing where a training was too short to take any."""
-    fifths = [[each for each in undisturbed if updates * n < 5 * each.update <= updates * (n + 1)] for n in (1, 4)]
+    fifths = [
+        [reading for reading in undisturbed if updates * n < 5 * reading.update <= updates * (n + 1)] for n in (1, 4)
+    ]
     if not all((*fifths, *parts)):
         return {}
-    early, late = (statistics.median(each.memory for each in fifth) for fifth in fifths)
-    peaks = [max(each.memory for each in part) for part in parts]
+    early, late = (statistics.median(reading.memory for reading in fifth) for fifth in fifths)
+    peaks = [max(reading.memory for reading in part) for part in parts]
     return {
         "memory_mib": late,
         "memory_late_to_early": late / early,
         "memory_largest_part_to_smallest": max(peaks) / min(peaks),
-        "handles_early": max(each.handles for each in fifths[0]),
-        "handles_late": max(each.handles for each in fifths[1]),
+        "handles_early": max(reading.handles for reading in fifths[0]),
+        "handles_late": max(reading.handles for reading in fifths[1]),
     }
 
 
 def course(samples: List[Sample], every: int) -> Dict[int, float]:
     """Update → the median of the memory, MiB, over the ``every`` updates that end with it."""
-    found: Dict[int, List[float]] = {}
-    for each in samples:
-        found.setdefault(-(-each.update // every) * every, []).append(each.memory)
-    return {update: round(statistics.median(values), 1) for update, values in found.items()}
+    memory: Dict[int, List[float]] = {}
+    for reading in samples:
+        memory.setdefault(-(-reading.update // every) * every, []).append(reading.memory)
+    return {update: round(statistics.median(values), 1) for update, values in memory.items()}
 
 
 def main() -> None:

@@ -112,7 +112,7 @@ def measure(names: Sequence[str], kills: int, seed: int) -> List[Dict[str, Any]]
             _copy(folder, after)
             trials: List[Dict[str, Any]] = []
             random, expected = Random(f"{seed} {name}"), contents(folder)
-            while name in names and sum(len(each["kills"]) for each in trials) < kills:
+            while name in names and sum(len(trial["kills"]) for trial in trials) < kills:
                 _copy(before, folder)
                 trials.append(trial(step, folder, seconds, expected, random))
                 bar.update(len(trials[-1]["kills"]))
@@ -134,7 +134,7 @@ def table(rows: List[Dict[str, Any]]) -> str:
         f"{'step':<14}{'trials':>8}{'kills':>8}" + "".join(f"{victim:>8}" for victim in VICTIMS) + f"{'faults':>8}"
     ]
     for row in rows:
-        hit = [kill["victim"] for each in row["trials"] for kill in each["kills"]]
+        hit = [kill["victim"] for trial in row["trials"] for kill in trial["kills"]]
         numbers = [len(row["trials"]), len(hit), *map(hit.count, VICTIMS), sum(len(t["faults"]) for t in row["trials"])]
         lines.append(f"{row['step']:<14}" + "".join(f"{number:>8}" for number in numbers))
     return "\n".join(lines)
@@ -151,7 +151,7 @@ def main() -> None:
     print(table(rows))
     if args.out:
         write_json(args.out, {"seed": args.seed, "rows": rows})
-    if any(each["faults"] for row in rows for each in row["trials"]):
+    if any(trial["faults"] for row in rows for trial in row["trials"]):
         sys.exit(1)
 
 

@@ -40,9 +40,7 @@ class Killable:
 
     def members(self) -> List[int]:
         """Numbers of its processes, itself included, that have not ended."""
-        return [
-            each for each in map(int, filter(str.isdigit, os.listdir("/proc"))) if _session(each) == self.process.pid
-        ]
+        return [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if _session(pid) == self.process.pid]
 
     def kill(self, victim: str, random: Random) -> str:
         """``kill -9``; what was hit, which is the command itself where it has no child to hit.
@@ -50,7 +48,7 @@ class Killable:
         Raises:
             RuntimeError: a process of it goes on all the same.
         """
-        children = [each for each in self.members() if each != self.process.pid]
+        children = [pid for pid in self.members() if pid != self.process.pid]
         if victim == ALL:
             self._end()
         elif victim == CHILD and children:
@@ -72,9 +70,9 @@ class Killable:
         return victim
 
     def _end(self) -> None:
-        for each in self.members():
+        for pid in self.members():
             with suppress(ProcessLookupError):
-                os.kill(each, signal.SIGKILL)
+                os.kill(pid, signal.SIGKILL)
 
 
 def _session(process: int) -> int:

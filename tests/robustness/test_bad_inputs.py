@@ -72,8 +72,8 @@ def write(name, content):
 
 def both(*makes):
     def make(place, monkeypatch):
-        for each in makes:
-            each(place, monkeypatch)
+        for make in makes:
+            make(place, monkeypatch)
 
     return make
 
@@ -596,7 +596,7 @@ def spoilt(template, tmp_path_factory):
     for name, spoil in ACCEPTED.values():
         (folder / name).write_bytes(spoil((folder / name).read_text(encoding="utf-8")).encode())
     arguments = CUSTOM.replace("--folder new", f"--folder {folder / 'data'}").split()
-    assert main([str(folder / each) if each in names else each for each in arguments]) == 0
+    assert main([str(folder / argument) if argument in names else argument for argument in arguments]) == 0
     return Prepared(folder / "data")
 
 
@@ -605,7 +605,7 @@ def test_taken_as_it_is_meant(template, spoilt, name, spoil):
     clean = Prepared(template / "data")
     split, language = name.split(".")
     for place in ("tokens", "subwords"):
-        one, other = (list(read_lines(getattr(each, place)(split, language))) for each in (clean, spoilt))
+        one, other = (list(read_lines(getattr(corpus, place)(split, language))) for corpus in (clean, spoilt))
         assert one == other
     # fairseq's text mode and the tools that read the raw text see as many lines
     assert len(list(read_lines(spoilt.raw(split, language)))) == clean.pairs[split]

@@ -147,8 +147,8 @@ def test_the_best_checkpoint_is_found_again(undisturbed, some, capfd):
     best.write_bytes(cut(best.read_bytes()))
     recover_checkpoints(some)
     assert "checkpoint_best.pt cannot be read" in capfd.readouterr().err
-    found = load_checkpoint(best)["extra_state"]
-    assert found["val_loss"] == found["best"] == whole["extra_state"]["best"]
+    saved = load_checkpoint(best)["extra_state"]
+    assert saved["val_loss"] == saved["best"] == whole["extra_state"]["best"]
 
 
 def test_without_an_intact_checkpoint_the_training_starts_over(some, capfd):
@@ -191,7 +191,7 @@ def test_a_disk_that_takes_no_more(corpus, tmp_path, disk, options, message):
     for side, language in enumerate(("de", "en")):
         text = "\n".join(pair[side] for pair in corpus["train"])
         (tmp_path / f"text.{language}").write_text(text + "\n", encoding="utf-8", newline="\n")
-    own = [each for split in ("--train", "--valid", "--test") for each in (split, "text.de", "text.en")]
+    own = [text for split in ("--train", "--valid", "--test") for text in (split, "text.de", "text.en")]
     prepare = (sys.executable, "-m", "labo_fairseq", "prepare", "custom", "de-en", "--folder", "disk/data", *own)
     status, output, left = disk(options, *prepare, "--workers", "1", "--bpe-operations", "100")
     assert status == 1

@@ -40,9 +40,9 @@ def expected(logits, target, tau, alpha, rho):
     return reference.objective(logits, target, tau, a), reference.gradient(logits, target, tau, a)
 
 
-def assert_equal(found, truth, error, what):
-    bad = (found.double() - truth).abs() > error
-    assert not bad.any(), f"{what}: {found.double()[bad]} instead of {truth[bad]}"
+def assert_equal(actual, truth, error, what):
+    bad = (actual.double() - truth).abs() > error
+    assert not bad.any(), f"{what}: {actual.double()[bad]} instead of {truth[bad]}"
 
 
 @pytest.mark.parametrize("dtype", CASES, ids=str)

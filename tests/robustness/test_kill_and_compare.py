@@ -23,8 +23,8 @@ def test_faults(bible, tmp_path):
     (row,) = json.loads((tmp_path / "faults.json").read_text(encoding="utf-8"))["rows"]
     assert row["step"] == "preparation"
     assert row["files"] > 20
-    assert [each["faults"] for each in row["trials"]] == [[]] * len(row["trials"])
-    kills = [kill for each in row["trials"] for kill in each["kills"]]
+    assert [trial["faults"] for trial in row["trials"]] == [[]] * len(row["trials"])
+    kills = [kill for trial in row["trials"] for kill in trial["kills"]]
     assert kills
     assert all(0 < kill["seconds"] < row["seconds"] for kill in kills)
     assert f"{len(kills)}" in done.stdout.splitlines()[-1]
@@ -50,6 +50,6 @@ def test_endurance(bible, tmp_path):
     options = ("--updates", "40", "--every", "20", "--out", tmp_path / "endurance.json")
     done = run(sys.executable, HERE / "endurance.py", *options)
     assert done.returncode == 0, done.stdout[-3000:]
-    found = json.loads((tmp_path / "endurance.json").read_text(encoding="utf-8"))
-    assert (found["updates"], found["kills"], found["differences"]) == (40, 1, [])
-    assert found["values"] > 40 * 10
+    summary = json.loads((tmp_path / "endurance.json").read_text(encoding="utf-8"))
+    assert (summary["updates"], summary["kills"], summary["differences"]) == (40, 1, [])
+    assert summary["values"] > 40 * 10

@@ -138,7 +138,7 @@ def test_refused(tmp_path, name, zipped):
         average_checkpoints([path], tmp_path / "mean.pt")
     assert re.match(refusal(path, name), str(error.value)), error.value
     assert "\n" not in str(error.value)
-    assert [each.name for each in tmp_path.iterdir()] == ["bad.pt"]
+    assert [path.name for path in tmp_path.iterdir()] == ["bad.pt"]
 
 
 @pytest.mark.parametrize("protocol", [0, 4])

@@ -33,10 +33,10 @@ def _digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-def compared(found: Dict[str, str], expected: Dict[str, str]) -> List[str]:
+def compared(traced: Dict[str, str], expected: Dict[str, str]) -> List[str]:
     """In words, every difference."""
     return [
-        f"{name} is {'new' if name not in expected else 'missing' if name not in found else 'another'}"
-        for name in sorted({*found, *expected})
-        if found.get(name) != expected.get(name)
+        f"{name} is {'new' if name not in expected else 'missing' if name not in traced else 'another'}"
+        for name in sorted({*traced, *expected})
+        if traced.get(name) != expected.get(name)
     ]

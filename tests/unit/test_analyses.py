@@ -104,28 +104,28 @@ def scored():
 
 
 def test_each_part_has_sacrebleus_score(scored):
-    references, systems, scores, found = scored
+    references, systems, scores, parts = scored
     order = sorted(range(31), key=lambda index: scores[index], reverse=True)
     cuts = {"most": order[:11], "medium": order[11:21], "least": order[21:]}
-    assert [(each.system, each.part) for each in found] == [(name, part) for name in systems for part in PARTS]
-    for each in found:
-        indices = cuts[each.part]
-        hypotheses, right = ([lines[i] for i in indices] for lines in (systems[each.system], references))
-        assert each.bleu == pytest.approx(sacrebleu.corpus_bleu(hypotheses, [right]).score)
-        assert each.sentences == len(indices)
-        assert each.frequency == pytest.approx(np.mean([scores[i] for i in indices]))
-        base = next(other.bleu for other in found if (other.system, other.part) == ("base", each.part))
-        assert each.delta == (None if each.system == "base" else pytest.approx(each.bleu - base))
-        assert f"version:{sacrebleu.__version__}" in each.signature
+    assert [(part.system, part.part) for part in parts] == [(name, part) for name in systems for part in PARTS]
+    for part in parts:
+        indices = cuts[part.part]
+        hypotheses, right = ([lines[i] for i in indices] for lines in (systems[part.system], references))
+        assert part.bleu == pytest.approx(sacrebleu.corpus_bleu(hypotheses, [right]).score)
+        assert part.sentences == len(indices)
+        assert part.frequency == pytest.approx(np.mean([scores[i] for i in indices]))
+        base = next(other.bleu for other in parts if (other.system, other.part) == ("base", part.part))
+        assert part.delta == (None if part.system == "base" else pytest.approx(part.bleu - base))
+        assert f"version:{sacrebleu.__version__}" in part.signature
 
 
 def test_parts_are_scored_without_case_where_the_corpus_has_none(scored):
     references, _, scores, _ = scored
-    found = score_parts(
+    parts = score_parts(
         "test", scores, {"loud": [line.upper() for line in references]}, references, Scoring(lowercase=True)
     )
-    assert [each.bleu for each in found] == pytest.approx([100] * 3)
-    assert "case:lc" in found[0].signature
+    assert [part.bleu for part in parts] == pytest.approx([100] * 3)
+    assert "case:lc" in parts[0].signature
 
 
 def test_lines_that_do_not_fit(scored):
@@ -146,9 +146,9 @@ def test_table_4(scored):
     for column in (1, 2, 3):
         assert float(delta[column]) == pytest.approx(float(better[column]) - float(first[column]), abs=0.011)
         assert delta[column].startswith("+")
-    two = frequency_result([each for each in scored[3] if each.system != "worse"])
+    two = frequency_result([part for part in scored[3] if part.system != "worse"])
     assert [row[0] for row in two.tables[0].rows][:3] == ["base", "better", "Δ"]
-    one = frequency_result([each for each in scored[3] if each.system == "base"])
+    one = frequency_result([part for part in scored[3] if part.system == "base"])
     assert [row[0] for row in one.tables[0].rows] == ["base", "sentences", "mean Frequency Score"]
 
 
@@ -157,14 +157,14 @@ def test_table_4(scored):
 
 def slow_predictions(logits, target):
     """p_k, max p, whether they are the same token, and H(p) in bits, one number at a time."""
-    found = []
+    rows = []
     for row, k in zip(logits.tolist(), target.tolist()):
         largest = max(row)
         weights = [math.exp(z - largest) for z in row]
         p = [weight / sum(weights) for weight in weights]
         entropy = -sum(x * math.log2(x) for x in p if x > 0)
-        found.append((p[k], max(p), p.index(max(p)) == k, entropy))
-    return found
+        rows.append((p[k], max(p), p.index(max(p)) == k, entropy))
+    return rows
 
 
 @pytest.mark.parametrize("scale", [1, 30, 1e4])
@@ -175,12 +175,12 @@ def test_predictions(scale, dtype):
     logits[::3, 2] = -math.inf
     target = torch.randint(7, (1500,), generator=generator)
     tolerance = {"rtol": 1e-9, "atol": 1e-12} if dtype is torch.float64 else {"rtol": 1e-4, "atol": 1e-6}
-    found = predictions(logits, target)
-    for values, expected in zip(found, zip(*slow_predictions(logits.double(), target))):
+    actual = predictions(logits, target)
+    for values, expected in zip(actual, zip(*slow_predictions(logits.double(), target))):
         np.testing.assert_allclose(values, np.array(expected), **tolerance)
-    assert found.correct.dtype == bool
+    assert actual.correct.dtype == bool
     cut = join([predictions(logits[:10], target[:10]), predictions(logits[10:], target[10:])])
-    for one, other in zip(cut, found):
+    for one, other in zip(cut, actual):
         np.testing.assert_array_equal(one, other)
 
 
@@ -206,16 +206,16 @@ EDGES = st.builds(lambda m, bins: m / bins, st.integers(1, 10), st.just(10))
 )
 def test_expected_calibration_error(pairs, bins):
     confidence, correct = (np.array(values) for values in zip(*pairs))
-    found = reliability(confidence, correct, bins)
-    assert sum(each.tokens for each in found) == len(pairs)
-    for each in found:
-        if each.tokens:
-            assert each.lower < each.confidence + 1e-12
-            assert each.confidence <= each.upper + 1e-12
+    bars = reliability(confidence, correct, bins)
+    assert sum(bar.tokens for bar in bars) == len(pairs)
+    for bar in bars:
+        if bar.tokens:
+            assert bar.lower < bar.confidence + 1e-12
+            assert bar.confidence <= bar.upper + 1e-12
         else:
-            assert each.confidence is None
-            assert each.accuracy is None
-    assert expected_calibration_error(found) == pytest.approx(slow_ece(confidence, correct, bins), abs=1e-12)
+            assert bar.confidence is None
+            assert bar.accuracy is None
+    assert expected_calibration_error(bars) == pytest.approx(slow_ece(confidence, correct, bins), abs=1e-12)
 
 
 def test_calibration_of_what_is_known():
@@ -327,15 +327,15 @@ def test_ranks():
 
 
 def test_chosen_tokens():
-    found = summarize_hypotheses([np.array([0.91, 0.93, 0.1]), np.array([]), np.array([1.0, 0.0])])
-    assert found.tokens == 5
-    assert found.mean == pytest.approx(2.94 / 5)
-    assert found.median == 0.91
-    assert found.peak == pytest.approx(0.925)
-    assert len(found.histogram) == HISTOGRAM_BINS
-    assert found.histogram[18] == pytest.approx(0.4)
-    assert found.histogram[-1] == found.histogram[0] == pytest.approx(0.2)
-    assert sum(found.histogram) == pytest.approx(1)
+    actual = summarize_hypotheses([np.array([0.91, 0.93, 0.1]), np.array([]), np.array([1.0, 0.0])])
+    assert actual.tokens == 5
+    assert actual.mean == pytest.approx(2.94 / 5)
+    assert actual.median == 0.91
+    assert actual.peak == pytest.approx(0.925)
+    assert len(actual.histogram) == HISTOGRAM_BINS
+    assert actual.histogram[18] == pytest.approx(0.4)
+    assert actual.histogram[-1] == actual.histogram[0] == pytest.approx(0.2)
+    assert sum(actual.histogram) == pytest.approx(1)
     nothing = summarize_hypotheses([np.array([])])
     assert (nothing.tokens, nothing.mean, nothing.peak) == (0, None, None)
 
@@ -350,11 +350,11 @@ def test_chosen_probabilities_are_read_from_fairseqs_output(tmp_path):
         "P-0\t-3.5",
     ]
     write_lines(tmp_path / "log", lines)
-    subwords, found = read_generation(tmp_path / "log")
+    subwords, probabilities = read_generation(tmp_path / "log")
     assert subwords == {1: "a b"}
-    assert sorted(found) == [0, 1]
-    np.testing.assert_allclose(found[1], [0.5, 0.25, 1])
-    np.testing.assert_allclose(found[0], [2**-3.5])
+    assert sorted(probabilities) == [0, 1]
+    np.testing.assert_allclose(probabilities[1], [0.5, 0.25, 1])
+    np.testing.assert_allclose(probabilities[0], [2**-3.5])
 
 
 # labels
@@ -369,25 +369,29 @@ def test_labels_are_equation_6(scale, options):
     target = torch.tensor([0, 5, 2, 2])
     symbols = [f"t{number}" for number in range(6)]
     labeling = Labeling(**options)
-    found = label_positions(logits, target, symbols, labeling, top=6)
+    positions = label_positions(logits, target, symbols, labeling, top=6)
     alphas = adaptive_alpha(logits, labeling.rho).tolist()
-    for row, (each, z, k) in enumerate(zip(found, logits.tolist(), target.tolist())):
+    for row, (position, z, k) in enumerate(zip(positions, logits.tolist(), target.tolist())):
         alpha = alphas[row] if labeling.alpha == "adaptive" else float(labeling.alpha)
         log_p = [x - max(z) - math.log(sum(math.exp(y - max(z)) for y in z)) for x in z]
         powers = [math.exp((x - max(log_p)) / labeling.tau) for x in log_p]
         p_star = {symbol: power / sum(powers) for symbol, power in zip(symbols, powers)}
-        assert each.alpha == pytest.approx(alpha)
-        assert each.entropy == pytest.approx(-sum(math.exp(x) * x for x in log_p if x > -700) / math.log(2), abs=1e-9)
-        assert each.probability == pytest.approx(math.exp(log_p[k]), abs=1e-12)
-        assert each.right.token == symbols[k]
-        assert sorted((share.p_star for share in each.top), reverse=True) == [share.p_star for share in each.top]
-        for share in [each.right, *each.top]:
+        assert position.alpha == pytest.approx(alpha)
+        assert position.entropy == pytest.approx(
+            -sum(math.exp(x) * x for x in log_p if x > -700) / math.log(2), abs=1e-9
+        )
+        assert position.probability == pytest.approx(math.exp(log_p[k]), abs=1e-12)
+        assert position.right.token == symbols[k]
+        assert sorted((share.p_star for share in position.top), reverse=True) == [
+            share.p_star for share in position.top
+        ]
+        for share in [position.right, *position.top]:
             right = share.token == symbols[k]
             assert share.p_star == pytest.approx(p_star[share.token], abs=1e-12)
             assert share.label == pytest.approx((1 - alpha) * right + alpha * p_star[share.token], abs=1e-12)
             assert share.uniform == pytest.approx((1 - labeling.epsilon) * right + labeling.epsilon / 6)
-        assert sum(share.label for share in each.top) == pytest.approx(1)
-        assert sum(share.uniform for share in each.top) == pytest.approx(1)
+        assert sum(share.label for share in position.top) == pytest.approx(1)
+        assert sum(share.uniform for share in position.top) == pytest.approx(1)
 
 
 @pytest.mark.parametrize(
@@ -439,16 +443,16 @@ def test_table_escapes_what_would_break_it():
 @pytest.fixture(scope="module")
 def confidences():
     rng = np.random.default_rng(1)
-    found = []
+    summaries = []
     for test in ("valid", "test"):
         for system in ("ls", "labo"):
             for part in (*PARTS, WHOLE):
                 values = rng.random((3, 40))
                 told = Predictions(values[0] / 2, values[0], values[1] < values[0], 5 * values[2])
-                found.append(
+                summaries.append(
                     Confidence(test, system, part, summarize_hypotheses([values[2]]), summarize_teacher_forced(told, 5))
                 )
-    return found
+    return summaries
 
 
 def calibrations():
@@ -500,7 +504,7 @@ def test_files_of_an_analysis(scored, confidences, name, figures, tmp_path):
     )
     known = json.loads(paths[2].read_text(encoding="utf-8"))["records"]
     assert read_csv(paths[1]) == [
-        {key: "" if value is None else str(value) for key, value in each.items()} for each in known
+        {key: "" if value is None else str(value) for key, value in cell.items()} for cell in known
     ]
     text = paths[0].read_text(encoding="utf-8")
     assert text.startswith(f"# {analysis.title}\n")

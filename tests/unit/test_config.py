@@ -95,10 +95,10 @@ def test_an_update_sees_as_many_tokens_on_any_number_of_workers(tokens, frequenc
             for_workers(config, workers)
         return
     shared = for_workers(config, workers)
-    each, (times,) = shared["dataset"]["max_tokens"], shared["optimization"]["update_freq"]
-    total = each * times * workers
+    per_gpu, (times,) = shared["dataset"]["max_tokens"], shared["optimization"]["update_freq"]
+    total = per_gpu * times * workers
     assert total <= tokens * frequency < total + times * workers
-    assert each <= tokens, "what fits one GPU fits each of several"
+    assert per_gpu <= tokens, "what fits one GPU fits each of several"
     assert (shared["dataset"]["x"], shared["optimization"]["y"]) == (1, 2)
     assert shared["distributed_training"]["distributed_world_size"] == workers
 

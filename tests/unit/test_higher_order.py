@@ -149,10 +149,10 @@ def test_ignored_and_masked_classes_leave_second_derivatives_finite(name):
     kept = target != -100
     expected = torch.autograd.functional.hessian(lambda z: loss_of(name, target[kept])(z).sum(), logits[kept])
     logits[1] = math.nan
-    found = torch.autograd.functional.hessian(lambda z: loss(z).sum(), logits)
-    torch.testing.assert_close(found[kept][:, :, kept], expected)
-    assert (found[1] == 0).all()
-    assert (found[:, :, 1] == 0).all()
+    actual = torch.autograd.functional.hessian(lambda z: loss(z).sum(), logits)
+    torch.testing.assert_close(actual[kept][:, :, kept], expected)
+    assert (actual[1] == 0).all()
+    assert (actual[:, :, 1] == 0).all()
     if name == "fused labo":  # 0 times −inf is NaN in the projection already
         return
     logits, target = draw(2, 5)
@@ -203,11 +203,11 @@ def test_torch_func(name):
 def test_torch_func_in_half_precision_and_with_ignored_tokens():
     logits, target = draw(4, 50, dtype=torch.bfloat16)
     target[2] = -100
-    found = torch.func.grad(lambda z: LaboLoss()(z, target))(logits)
+    actual = torch.func.grad(lambda z: LaboLoss()(z, target))(logits)
     z = logits.clone().requires_grad_()
     LaboLoss()(z, target).backward()
-    assert found.dtype == torch.bfloat16
-    torch.testing.assert_close(found, z.grad)
+    assert actual.dtype == torch.bfloat16
+    torch.testing.assert_close(actual, z.grad)
 
 
 @every_loss

@@ -140,8 +140,8 @@ def test_the_fixed_points_of_labo(classes, expected, rho):
         for _ in range(60):
             middle = (low + high) / 2
             low, high = (middle, high) if slope(middle) < 0 else (low, middle)
-        found = 1 / (1 + (classes - 1) * math.exp(-low))
-        assert found == pytest.approx(probability, abs=0.0006)
+        actual = 1 / (1 + (classes - 1) * math.exp(-low))
+        assert actual == pytest.approx(probability, abs=0.0006)
 
 
 @every_case

@@ -52,14 +52,14 @@ def test_sacrebleus_value_and_signature(key, metric, scoring):
         ["The cat sat on the mat .", "一只 小 狗 dog"],
         ["the cat sat on the mat .", "a 小 狗 barked"],
     )
-    found = scored(key, hypotheses, references, scoring)
+    actual = scored(key, hypotheses, references, scoring)
     expected = metric.corpus_score(hypotheses, [references])
-    assert found.value == expected.score
-    assert found.name == expected.name, "as finished runs have recorded it"
-    assert found.signature == str(metric.get_signature())
-    assert f"version:{sacrebleu.__version__}" in found.signature
-    assert str(found) == f"{found.name} {found.value:.2f}  ({found.signature})"
-    assert found.to_json() == {"name": found.name, "value": found.value, "signature": found.signature}
+    assert actual.value == expected.score
+    assert actual.name == expected.name, "as finished runs have recorded it"
+    assert actual.signature == str(metric.get_signature())
+    assert f"version:{sacrebleu.__version__}" in actual.signature
+    assert str(actual) == f"{actual.name} {actual.value:.2f}  ({actual.signature})"
+    assert actual.to_json() == {"name": actual.name, "value": actual.value, "signature": actual.signature}
 
 
 LINES = st.lists(st.tuples(*[st.lists(st.sampled_from("abcd"), max_size=9).map(" ".join)] * 2), min_size=1, max_size=6)
@@ -172,11 +172,11 @@ def test_tokens_stay_as_they_are():
 
 
 def test_tokenized_bleu_says_what_was_done():
-    found = scored("tokenized", ["a b c d"], ["a b c d"])
-    assert (found.name, found.signature) == ("BLEU (tokenised)", "tokenised, multi-bleu compatible")
-    found = scored("tokenized", ["a b c d"], ["a b c d"], Scoring(lowercase=True))
-    assert found.name == "BLEU (tokenised, lower case)"
-    assert found.signature == "tokenised, multi-bleu compatible, lower case"
+    actual = scored("tokenized", ["a b c d"], ["a b c d"])
+    assert (actual.name, actual.signature) == ("BLEU (tokenised)", "tokenised, multi-bleu compatible")
+    actual = scored("tokenized", ["a b c d"], ["a b c d"], Scoring(lowercase=True))
+    assert actual.name == "BLEU (tokenised, lower case)"
+    assert actual.signature == "tokenised, multi-bleu compatible, lower case"
 
 
 @settings(max_examples=50, deadline=None)
@@ -225,13 +225,13 @@ def test_spbleu_reads_the_model_where_sacrebleu_keeps_it(tmp_path, monkeypatch):
         input=str(text), model_prefix=prefix, vocab_size=30, hard_vocab_limit=False, minloglevel=2
     )
     (models / "flores200sacrebleuspm.model").rename(prefix)
-    found = scored("spbleu", ["the cat sat on a mat ."], REFERENCES[:1])
+    actual = scored("spbleu", ["the cat sat on a mat ."], REFERENCES[:1])
     pieces = sentencepiece.SentencePieceProcessor(model_file=prefix)
     encoded = (" ".join(pieces.encode(line, out_type=str)) for line in ("the cat sat on a mat .", REFERENCES[0]))
     expected = BLEU(tokenize="none", force=True).corpus_score([next(encoded)], [[next(encoded)]]).score
-    assert found.value == pytest.approx(expected)
-    assert found.name == "spBLEU"
-    assert "tok:flores200" in found.signature
+    assert actual.value == pytest.approx(expected)
+    assert actual.name == "spBLEU"
+    assert "tok:flores200" in actual.signature
 
 
 FAKE_COMET = """
@@ -268,9 +268,9 @@ def test_comet_through_its_interface(tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "comet")
     (tmp_path / "comet.py").write_text(FAKE_COMET, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
-    found = score(METRICS["comet"], Translation(texts))
-    assert found.value == pytest.approx(100 * (0.58 + 0.01) / 2)
-    assert (found.name, found.signature) == ("COMET", "tiny/checkpoints/model.ckpt")
+    actual = score(METRICS["comet"], Translation(texts))
+    assert actual.value == pytest.approx(100 * (0.58 + 0.01) / 2)
+    assert (actual.name, actual.signature) == ("COMET", "tiny/checkpoints/model.ckpt")
     monkeypatch.delitem(sys.modules, "comet")
 
 

@@ -149,8 +149,8 @@ def test_the_posterior_of_the_minimum_is_the_distribution(name, seed):
     y = draw(1, 6, scale=1.0 + seed / 2, seed=seed)[0].softmax(-1)
     z = minimum(equation, y, options)
     log_y = log_posterior(z[None], *options)[0]
-    found = log_y.exp() if name == "cross-entropy" else without_floor(log_y, z)
-    torch.testing.assert_close(found, y, rtol=1e-9, atol=1e-9)
+    actual = log_y.exp() if name == "cross-entropy" else without_floor(log_y, z)
+    torch.testing.assert_close(actual, y, rtol=1e-9, atol=1e-9)
 
 
 @every_method
@@ -170,9 +170,9 @@ def test_it_is_a_distribution_of_which_the_prediction_is_a_share(name):
 def test_the_order_of_the_classes_stays(name, k, scale, seed):
     log_posterior, _, options = METHODS[name]
     logits = draw(5, k, scale, seed=seed).sort(dim=-1, descending=True).values
-    found = log_posterior(logits, *options)
-    assert (found.diff(dim=-1) <= 1e-9).all()
-    assert (found[:, 0] == found.amax(-1)).all()
+    actual = log_posterior(logits, *options)
+    assert (actual.diff(dim=-1) <= 1e-9).all()
+    assert (actual[:, 0] == actual.amax(-1)).all()
 
 
 @every_method
@@ -189,15 +189,15 @@ def test_extreme_logits(name, dtype):
         [0.0, -inf, -inf, -inf, -inf, -inf],
     ]
     logits = torch.tensor(rows, dtype=dtype)
-    found = log_posterior(logits, *options)
-    assert found.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
-    assert not found.isnan().any()
+    actual = log_posterior(logits, *options)
+    assert actual.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    assert not actual.isnan().any()
     if name != "distillation":  # its teacher finds none of the classes impossible
-        assert torch.equal(found.isinf(), logits.isinf())
-    torch.testing.assert_close(found.exp().sum(-1), torch.ones(6, dtype=found.dtype))
+        assert torch.equal(actual.isinf(), logits.isinf())
+    torch.testing.assert_close(actual.exp().sum(-1), torch.ones(6, dtype=actual.dtype))
     if name in ORDERED:
-        assert (found.argmax(-1) == logits.argmax(-1)).all()
-        torch.testing.assert_close(found[1:3].exp(), torch.full((2, 6), 1 / 6, dtype=found.dtype))
+        assert (actual.argmax(-1) == logits.argmax(-1)).all()
+        torch.testing.assert_close(actual[1:3].exp(), torch.full((2, 6), 1 / 6, dtype=actual.dtype))
 
 
 @every_method
@@ -257,9 +257,9 @@ def test_class_weights_are_taken_out():
         return weight[t] * labo(z, t, tau, alpha)
 
     z = minimum(weighted, y, (1.25, "adaptive"))
-    found = weight * LaboLoss(weight=weight).log_posterior(z[None])[0].exp()
-    found = without_floor((found / found.sum()).log(), z) / weight
-    torch.testing.assert_close(found / found.sum(), y, rtol=1e-9, atol=1e-9)
+    actual = weight * LaboLoss(weight=weight).log_posterior(z[None])[0].exp()
+    actual = without_floor((actual / actual.sum()).log(), z) / weight
+    torch.testing.assert_close(actual / actual.sum(), y, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize(

@@ -78,10 +78,10 @@ def sampled(metric, lists, references, **options):
 def test_every_sample_has_the_score_of_the_drawn_text(key, references, systems):
     """The text is drawn line by line and scored by sacreBLEU, without sums over sentences."""
     lists = [lines[:40] for lines in systems.values()]
-    found = sampled(METRICS[key], lists, references[:40], samples=25, seed=7)
+    actual = sampled(METRICS[key], lists, references[:40], samples=25, seed=7)
     generator = np.random.default_rng(7)
     draws = [np.arange(40), *(generator.integers(40, size=40) for _ in range(25))]
-    for lines, scores in zip(lists, found):
+    for lines, scores in zip(lists, actual):
         expected = [
             METRIC_OF[key]().corpus_score([lines[i] for i in drawn], [[references[i] for i in drawn]]).score
             for drawn in draws

@@ -25,18 +25,18 @@ def find_method(name: str) -> Type[Method]:
     if name not in method_names():
         raise UserError(f"no method {name!r} for images: choose from {', '.join(method_names())}")
     module = import_module(f"{__name__}.{name}")
-    (found,) = [
+    (method,) = [
         value
         for value in vars(module).values()
         if inspect.isclass(value) and issubclass(value, Method) and value.__module__ == module.__name__
     ]
-    return found
+    return method
 
 
 def method_defaults(name: str) -> Dict[str, Any]:
     """The options of a method with their defaults."""
     parameters = inspect.signature(find_method(name)).parameters.values()
-    return {each.name: each.default for each in parameters if each.kind is each.KEYWORD_ONLY}
+    return {option.name: option.default for option in parameters if option.kind is option.KEYWORD_ONLY}
 
 
 def build_method(name: str, context: Context, options: Dict[str, Any]) -> Method:
