@@ -136,5 +136,7 @@ def _show_progress(bar: tqdm, line: str, measure: str) -> None:
     elif kind == "valid":
         bleu = f", BLEU {values['valid_bleu']:.2f}" if "valid_bleu" in values else ""
         bar.write(f"  update {values['valid_num_updates']:.0f}: validation perplexity {values['valid_ppl']:.2f}{bleu}")
+        if measure == "num_updates":
+            bar.update(max(0, values["valid_num_updates"] - bar.n))
     elif kind == "train" and measure == "update":
         bar.update(max(0, values["epoch"] - bar.n))
