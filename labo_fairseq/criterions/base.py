@@ -226,8 +226,8 @@ class RegularizedCriterion(LabelSmoothedCrossEntropyCriterion):
             passes = two_passes(sample)
         try:
             return model(**passes["net_input"], **arguments), passes
-        except RuntimeError as error:
-            if "sorted in decreasing order" not in str(error):
+        except Exception as error:  # torch's RuntimeError, or what a model made of it
+            if "sorted in decreasing order" not in f"{error} {error.__context__}":
                 raise
             raise SystemExit(
                 f"{self.name}: --rdrop-alpha needs every batch twice, and the LSTM in the encoder of this model wants "

@@ -24,6 +24,9 @@ from .config import for_machines, to_yaml, with_paths
 from .machines import Machines
 from .run_directory import claim, empty, refuse_foreign, versions
 
+#: in a line of a log that a user is to see: a warning of ours
+_WARNING = " | WARNING | labo_fairseq"
+
 #: what may lie in the folder of a run
 _MADE = (
     *("checkpoints", "translations", "evaluations", "analysis", "train.log", "hydra_train.log"),
@@ -127,6 +130,9 @@ def _progress(run: Run) -> Iterator[Callable[[str], None]]:
 def _show_progress(bar: tqdm, line: str, measure: str) -> None:
     record = parse_record(line)
     if record is None:
+        _, warned, message = line.partition(_WARNING)
+        if warned:
+            bar.write(message.split(" | ", 1)[-1])
         return
     kind, values = record
     if kind == "train_inner":

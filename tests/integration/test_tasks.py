@@ -22,6 +22,7 @@ from fork_fairseq import fork, job
 
 PAD = 1
 EPSILON = 0.2
+RDROP_ALPHA = 3.0
 WARMUP = ("--smoothing-warmup-steps", "1", "--label-smoothing", str(EPSILON))
 SMALL = [option for option in TRANSFORMER if option != "--share-all-embeddings"][2:]
 
@@ -48,6 +49,10 @@ CRITERIONS = {
         ("--criterion", "knowledge_distillation", "--alpha", "0.3"),
         lambda z, k, teacher: reference.distillation(z, k, teacher.exp(), 0.3),
     ),
+    "labo-rdrop": (
+        ("--criterion", "labo", "--tau", "1.25", "--rdrop-alpha", str(RDROP_ALPHA)),
+        lambda z, k, _: reference.objective(z, k, 1.25, reference.adaptive_alpha(z, 0.5)),
+    ),
 }
 
 #: row, column → how the one line begins, a pattern
@@ -66,6 +71,8 @@ REFUSED = {
         for row in ("multilingual_translation", "multilingual_translation_latent_depth")
     },
     ("translation_moe", "kd"): "this task calls the model with inputs of its own",
+    ("translation_moe", "labo-rdrop"): "--rdrop-alpha needs every batch twice, and this task calls the model by itself",
+    ("laser", "labo-rdrop"): "--rdrop-alpha needs every batch twice, and the LSTM in the encoder of this model",
 }
 
 DIRECTION = ("--source-lang", "de", "--target-lang", "en")
@@ -275,12 +282,16 @@ def label_smoothing(log_p, target, _):
 
 
 def literal(loss_of, rows):
-    """The sum over the tokens, and their number."""
+    """The sum over the tokens, and their number; with R-Drop a row has two predictions of each token."""
     total = tokens = 0
     for log_p, target, teacher in rows:
         kept = target != PAD
         given = None if teacher is None else teacher[kept].double()
-        total += loss_of(log_p[kept].double(), target[kept], given).sum().item()
+        passes = [part[kept].double() for part in log_p.split(len(target))]
+        loss = sum(loss_of(part, target[kept], given) for part in passes) / len(passes)
+        if len(passes) == 2:
+            loss = loss + RDROP_ALPHA / 2 * reference.rdrop(*passes)
+        total += loss.sum().item()
         tokens += int(kept.sum())
     return total, tokens
 
@@ -298,6 +309,8 @@ def test_it_trains_with_the_loss_of_the_criterion_or_is_refused_in_one_line(trai
         assert re.match(REFUSED[row, column], line.split(": ", 1)[1])
         return
     assert status == 0, log[-3000:]
+    if "rdrop" in column:
+        assert all(len(log_p) == 2 * len(target) for _, rows in updates for log_p, target, _ in rows)
     records = inner(log)
     for number, loss_of in ((1, label_smoothing), (2, CRITERIONS[column][1])):
         returned, rows = updates[number - 1]

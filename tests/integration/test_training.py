@@ -192,3 +192,28 @@ def test_option_out_of_range_is_refused_in_one_line(data, tmp_path):
     assert done.returncode != 0
     assert done.stdout.splitlines()[-1] == "labo: --tau must be a finite number > 0, got -1.0"
     assert "Traceback" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "updates", "warmup", "expected"),
+    [
+        ((), 6, 6, "takes 6 of the 6 updates of this training: it is label smoothing and labo never begins"),
+        ((), 6, 5, "takes 5 of the 6 updates of this training: 1 are left"),
+        ((), 6, 3, None),
+        (("--max-epoch", "1", "--update-freq", "3"), 1000, 1000, r"takes 1,000 of the {per_epoch} updates of this"),
+    ],
+)
+def test_it_says_at_the_start_where_a_training_is_too_short_for_its_warmup(
+    data, tmp_path, options, updates, warmup, expected
+):
+    options = ("--criterion", "labo", "--smoothing-warmup-steps", warmup, "--no-save", "--disable-validation", *options)
+    log = run(*train_command(data, tmp_path, *options, updates=updates)).stdout
+    said = re.findall(r"labo: the smoothing warm-up (takes .*)", log)
+    made = max(inner(log))
+    if expected is None:
+        assert said == []
+    else:
+        (line,) = said
+        assert re.match(expected.format(per_epoch=made), line)
+        assert log.index(line) < log.index("| train_inner |")
+        assert re.search(rf"--smoothing-warmup-steps {max(1, round(0.03 * made))} ", line)
