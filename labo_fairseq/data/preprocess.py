@@ -10,23 +10,22 @@ out; a set that scores are computed on is refused, for they need every line of i
 import shutil
 import sys
 from collections import Counter
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
-from itertools import chain
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple, TypeVar
 from typing import Counter as CounterType
 
-from subword_nmt.apply_bpe import BPE
-from subword_nmt.learn_bpe import learn_bpe
 from tqdm import tqdm
 
 from ..errors import UserError
-from ..files import atomic_directory, read_lines
+from ..files import atomic_directory, read_lines, write_lines
 from ..subprocesses import run_fairseq
+from .apply_bpe import Segmenter
 from .corpora.declaration import CleaningRule
+from .learn_bpe import count_words, learn_merges
 from .moses import (
     LONGEST_WORD,
     check_languages,
@@ -110,7 +109,10 @@ def prepare(corpus: Corpus, recipe: Recipe, folder: Path) -> Prepared:
             counts += write_pairs(_split(lines, split, recipe.validation_every), first, recipe.languages)
         refuse_empty(counts, splits)
         learn_joint_bpe(
-            [first.tokens("train", language) for language in recipe.languages], files.codes, recipe.bpe_operations
+            [first.tokens("train", language) for language in recipe.languages],
+            files.codes,
+            recipe.bpe_operations,
+            recipe.workers,
         )
         counts = Counter()
         for split in splits:
@@ -131,18 +133,17 @@ def prepare(corpus: Corpus, recipe: Recipe, folder: Path) -> Prepared:
     return Prepared(folder)
 
 
-def learn_joint_bpe(texts: List[Path], codes: Path, operations: int) -> None:
-    """Merge operations learnt on all ``texts`` together (Sennrich et al., 2016).
+def learn_joint_bpe(texts: List[Path], codes: Path, operations: int, workers: int = 1) -> None:
+    """Merge operations learnt on all ``texts`` together (Sennrich et al., 2016), in subword-nmt's file.
 
     Raises:
         UserError: there is none.
     """
     print(f"learning {operations} BPE operations", file=sys.stderr)
-    with suppress(ValueError), open(codes, "w", encoding="utf-8", newline="\n") as file:
-        # ValueError: the maximum of no pairs at all
-        learn_bpe(chain.from_iterable(map(read_lines, texts)), file, operations)
-    if not any(not line.startswith("#version") for line in read_lines(codes)):
+    merges = list(learn_merges(count_words(texts, workers), operations))
+    if not merges:
         raise UserError("no two characters stand side by side twice in the training set: it is too small for BPE")
+    write_lines(codes, ["#version: 0.2", *(f"{first} {second}" for first, second in merges)])
 
 
 def binarize(
@@ -193,10 +194,9 @@ def _apply_bpe(codes: Path, clean: Optional[CleaningRule], lines: List[Line]) ->
 
 
 @lru_cache(maxsize=1)
-def load_bpe(codes: Path) -> BPE:
+def load_bpe(codes: Path) -> Segmenter:
     """The merge operations of :func:`learn_joint_bpe`."""
-    with open(codes, encoding="utf-8") as file:
-        return BPE(file)
+    return Segmenter(codes)
 
 
 def _clean(lines: List[Line], rule: Optional[CleaningRule], unit: str) -> List[Line]:
