@@ -6,9 +6,13 @@ python -m labo_fairseq.torchrun OPTIONS-OF-TORCHRUN --module labo_fairseq.hydra_
 import logging
 import signal
 import sys
+from typing import Any
 
 from torch.distributed import run
+from torch.distributed.elastic.agent.server import SimpleElasticAgent, WorkerState
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+_FAREWELL = 10  # seconds
 
 
 def main() -> None:
@@ -19,6 +23,7 @@ def main() -> None:
     """
     # its reports of a failure are longer than the worker's, and know less
     logging.disable(logging.CRITICAL)
+    _do_not_wait_for_the_dead()
     try:
         run.main()
     except ChildFailedError as error:
@@ -27,6 +32,18 @@ def main() -> None:
             sys.exit(failure.exitcode)
         cause = signal.Signals(-failure.exitcode).name
         raise SystemExit(f"worker {rank} was killed ({cause}), possibly out of memory") from None
+
+
+def _do_not_wait_for_the_dead() -> None:
+    """Let a node whose training has failed end soon: torchrun would wait five minutes for a node that was killed."""
+    wait = SimpleElasticAgent._exit_barrier
+
+    def wait_for_others(agent: Any) -> None:
+        if agent._worker_group.state is WorkerState.FAILED:
+            agent._exit_barrier_timeout = _FAREWELL
+        wait(agent)
+
+    SimpleElasticAgent._exit_barrier = wait_for_others  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

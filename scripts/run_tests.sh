@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes its own environment and runs the tests, one file per core. Arguments go to pytest:
+# Makes its own environment and runs the tests, a file to a core. Arguments go to pytest:
 #
 #   bash scripts/run_tests.sh                      everything
 #   bash scripts/run_tests.sh --fast               tests/unit: no training, under two minutes
@@ -14,4 +14,4 @@ export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 if [ "${1:-}" = --fast ]; then
     set -- tests/unit "${@:2}"
 fi
-exec python -m pytest --numprocesses auto --dist loadfile "$@"
+exec python -m pytest --numprocesses auto --dist loadgroup "$@"

@@ -4,7 +4,7 @@ import os
 from collections import deque
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from itertools import islice
+from itertools import chain, islice
 from multiprocessing import get_context, parent_process
 from threading import Thread
 from typing import Callable, Deque, Iterable, Iterator, List, Tuple, TypeVar
@@ -18,6 +18,7 @@ Result = TypeVar("Result")
 
 _CHUNK = 256  # items that a process gets at a time
 _AHEAD = 4  # chunks a process that wait to be worked on, or to be fetched
+_FEW = 4  # chunks that are done before processes have started
 
 
 def mapped(
@@ -25,17 +26,25 @@ def mapped(
 ) -> Iterator[Result]:
     """What ``function`` makes of ``items``, chunk by chunk and in their order, with a progress bar.
 
-    Only a few chunks are in memory at a time. ``function`` is called in ``workers`` processes; it may
-    return fewer results than it got items.
+    Only a few chunks are in memory at a time. ``function`` is called in ``workers`` processes, or in this one for few
+    items; it may return fewer results than it got items.
 
     Raises:
         UserError: one of these processes was killed.
     """
+    waiting = chunks(items)
+    first = list(islice(waiting, _FEW))
+    if len(first) < _FEW:
+        with tqdm(desc=what, unit=" lines") as bar:
+            for chunk in first:
+                yield from function(chunk)
+                bar.update(len(chunk))
+        return
     pending: Deque[Tuple[int, Future]] = deque()
     pool = ProcessPoolExecutor(workers, get_context("spawn"), _follow_parent)
     try:
         with pool, tqdm(desc=what, unit=" lines") as bar:
-            for chunk in chunks(items):
+            for chunk in chain(first, waiting):
                 pending.append((len(chunk), pool.submit(function, chunk)))
                 if len(pending) > _AHEAD * workers:
                     yield from _next(pending, bar)

@@ -1,6 +1,7 @@
 """Corpora: fetched once and verified, split without leaks, prepared whole or not at all."""
 
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -192,9 +193,19 @@ def reversed_twice(items):
     return list(reversed(list(reversed(items))))
 
 
-def test_an_error_in_a_stream_ends_it():
+def test_few_lines_start_no_process():
+    assert set(mapped(processes_of, range(700), workers=2, what="test")) == {os.getpid()}
+    assert os.getpid() not in set(mapped(processes_of, range(1500), workers=2, what="test"))
+
+
+def processes_of(items):
+    return [os.getpid()] * len(items)
+
+
+@pytest.mark.parametrize("good", [100, 2000])
+def test_an_error_in_a_stream_ends_it(good):
     def failing():
-        yield from range(1000)
+        yield from range(good)
         raise UserError("the archive is damaged")
 
     with pytest.raises(UserError, match="damaged"):

@@ -276,26 +276,6 @@ def test_wmt14_scores_with_compounds_split_by_its_declaration(tmp_path):
         assert Prepared(tmp_path).scoring_for("de").split_compounds is split
 
 
-RUNS = Path(__file__).parents[1] / "data" / "runs_of_0_1.json"
-
-
-@pytest.mark.parametrize("corpus", ["multi30k", "bible"])
-def test_a_finished_run_of_version_0_1_is_the_same_run(corpus):
-    """Its settings, written down by revision 416e5d9, are those that the same command has today."""
-    theirs = json.loads(RUNS.read_text(encoding="utf-8"))[corpus]
-    setup = find(corpus, "de-en")
-    config = run_config(setup, "labo", 1, smoke=True)
-    assert json.loads(json.dumps(config)) == theirs["config"]
-    assert [list(direction) for direction in setup.directions] == theirs["directions"]
-    assert setup.training.checkpoint == theirs["checkpoint"]
-
-
-def test_the_preparation_of_version_0_1_is_the_same(multi30k):
-    theirs = json.loads(RUNS.read_text(encoding="utf-8"))["multi30k"]
-    settings = json.loads((multi30k[0] / "multi30k/de-en/labo-seed1-smoke/settings.json").read_text(encoding="utf-8"))
-    assert settings == theirs
-
-
 @pytest.fixture(scope="module")
 def chinese(tmp_path_factory):
     """A few hundred pairs of English and Chinese that a grammar makes, in files of three kinds."""

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from pathlib import Path
 
 import campaign
 import pytest
@@ -10,10 +11,12 @@ from fairseq_runs import assert_same_parameters, command, finished, free_port, p
 
 from labo_fairseq.data.moses import lowercase, tokenize
 from labo_fairseq.data.prepared_corpus import Prepared
+from labo_fairseq.experiments.recipes import find, run_config
 from labo_fairseq.files import read_lines
 from labo_fairseq.reporting.training_log import read_curves
 
 LABO = command("labo-fairseq")
+RUNS_OF_0_1 = Path(__file__).parents[1] / "data" / "runs_of_0_1.json"
 
 
 def prepare(corpus, direction, archives, folder, *options):
@@ -75,6 +78,23 @@ def test_run_ends_with_scores(multi30k):
     config = yaml.safe_load((finished(folder) / "training.yaml").read_text(encoding="utf-8"))
     assert config["criterion"]["_name"] == "labo"
     assert (finished(folder) / "training.png").exists()
+
+
+@pytest.mark.parametrize("corpus", ["multi30k", "bible"])
+def test_a_finished_run_of_version_0_1_is_the_same_run(corpus):
+    """Its settings, written down by revision 416e5d9, are those that the same command has today."""
+    theirs = json.loads(RUNS_OF_0_1.read_text(encoding="utf-8"))[corpus]
+    setup = find(corpus, "de-en")
+    config = run_config(setup, "labo", 1, smoke=True)
+    assert json.loads(json.dumps(config)) == theirs["config"]
+    assert [list(direction) for direction in setup.directions] == theirs["directions"]
+    assert setup.training.checkpoint == theirs["checkpoint"]
+
+
+def test_the_preparation_of_version_0_1_is_the_same(multi30k):
+    theirs = json.loads(RUNS_OF_0_1.read_text(encoding="utf-8"))["multi30k"]
+    settings = json.loads((multi30k[0] / "multi30k/de-en/labo-seed1-smoke/settings.json").read_text(encoding="utf-8"))
+    assert settings == theirs
 
 
 def test_run_again_repeats_nothing(multi30k):

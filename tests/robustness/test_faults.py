@@ -208,7 +208,7 @@ def die(chunk):
 
 def test_a_killed_worker_ends_the_preparation(capfd):
     with pytest.raises(UserError, match="text: a process was killed, possibly out of memory"):
-        list(mapped(die, range(10), 2, "text"))
+        list(mapped(die, range(2000), 2, "text"))
 
 
 def sleep(folder, chunk):
@@ -234,7 +234,7 @@ def continues(process):
 def test_workers_die_with_their_parent(tmp_path):
     program = "import sys; from pathlib import Path; from functools import partial; import test_faults; "
     program += "from labo_fairseq.data.parallel_map import mapped; "
-    program += "list(mapped(partial(test_faults.sleep, Path(sys.argv[1])), range(600), 2, 'text'))"
+    program += "list(mapped(partial(test_faults.sleep, Path(sys.argv[1])), range(2000), 2, 'text'))"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
     call = [sys.executable, "-c", program, str(tmp_path)]
     with subprocess.Popen(call, env=environment, stderr=subprocess.DEVNULL) as parent:
