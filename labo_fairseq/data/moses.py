@@ -57,7 +57,8 @@ def normalize_punctuation(language: str, lines: List[str]) -> List[str]:
 
 def remove_non_printing(lines: List[str]) -> List[str]:
     """``remove-non-printing-char.perl``: a space for each character of Unicode's category C."""
-    return [regex.sub(r"\p{C}", " ", line) for line in lines]
+    # what is printable to Python is not of category C
+    return [line if line.isprintable() else regex.sub(r"\p{C}", " ", line) for line in lines]
 
 
 def lowercase(lines: List[str]) -> List[str]:
@@ -76,7 +77,8 @@ def passes_length_filter(source: str, target: str, ratio: float, minimum: int, m
     lengths = [len(words) for words in sides]
     if min(lengths) < max(minimum, 1) or max(lengths) > maximum or max(lengths) / min(lengths) > ratio:
         return False
-    return all(len(word) <= LONGEST_WORD for words in sides for word in words)
+    long_enough = (words for text, words in zip((source, target), sides) if len(text) > LONGEST_WORD)
+    return all(len(word) <= LONGEST_WORD for words in long_enough for word in words)
 
 
 class _Tokenizer(MosesTokenizer):

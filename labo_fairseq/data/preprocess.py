@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple, TypeVar
+from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, TextIO, Tuple, TypeVar
 from typing import Counter as CounterType
 
 from tqdm import tqdm
@@ -263,15 +263,19 @@ def write_pairs(lines: Iterable[Tuple[str, Line]], files: Prepared, languages: P
     """Write ``lines``, each with its split, to the files of ``files``; how many went where."""
     counts: CounterType[str] = Counter()
     with ExitStack() as stack:
-        opened = {}
+
+        @lru_cache(maxsize=None)
+        def opened(place: Callable[[str, str], Path], split: str) -> List[TextIO]:
+            """Files of a split, one per language."""
+            paths = [place(split, language) for language in languages]
+            for path in paths:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            return [stack.enter_context(open(path, "w", encoding="utf-8", newline="\n")) for path in paths]
+
         for split, line in lines:
-            for kind, place in (("raw", files.raw), ("tokens", files.tokens), ("subwords", files.subwords)):
-                for language, text in zip(languages, getattr(line, kind) or ()):
-                    path = place(split, language)
-                    if path not in opened:
-                        path.parent.mkdir(parents=True, exist_ok=True)
-                        opened[path] = stack.enter_context(open(path, "w", encoding="utf-8", newline="\n"))
-                    opened[path].write(text + "\n")
+            for place, texts in ((files.raw, line.raw), (files.tokens, line.tokens), (files.subwords, line.subwords)):
+                for file, text in zip(opened(place, split) if texts else (), texts or ()):
+                    file.write(text + "\n")
             counts[split] += 1
     return counts
 
