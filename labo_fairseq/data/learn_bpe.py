@@ -11,13 +11,13 @@ string comes of two merges, a pair can be counted that is not there (:meth:`_Mer
 
 import heapq
 from collections import Counter, defaultdict
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Counter as CounterType
 from typing import DefaultDict, Dict, Iterator, List, Mapping, Sequence, Tuple
 
 from tqdm import tqdm
+
+from .parallel_map import map_whole, workers_for
 
 Symbols = Tuple[str, str]
 
@@ -31,11 +31,11 @@ def count_words(paths: Sequence[Path], workers: int = 1) -> CounterType[str]:
 
     Args:
         workers: processes; a file is read by one of them.
+
+    Raises:
+        UserError: one of several processes was killed.
     """
-    if workers == 1 or len(paths) == 1:
-        return sum(map(_count_words, paths), Counter())
-    with ProcessPoolExecutor(min(workers, len(paths)), get_context("spawn")) as pool:
-        return sum(pool.map(_count_words, paths), Counter())
+    return sum(map_whole(_count_words, paths, workers_for(paths, workers), "words"), Counter())
 
 
 def learn_merges(words: Mapping[str, int], number: int) -> Iterator[Symbols]:

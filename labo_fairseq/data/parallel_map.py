@@ -4,10 +4,12 @@ import os
 from collections import deque
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from itertools import chain, islice
 from multiprocessing import get_context, parent_process
+from pathlib import Path
 from threading import Thread
-from typing import Callable, Deque, Iterable, Iterator, List, Tuple, TypeVar
+from typing import Callable, Deque, Iterable, Iterator, List, Sequence, Tuple, TypeVar
 
 from tqdm import tqdm
 
@@ -19,6 +21,7 @@ Result = TypeVar("Result")
 _CHUNK = 256  # items that a process gets at a time
 _AHEAD = 4  # chunks a process that wait to be worked on, or to be fetched
 _FEW = 4  # chunks that are done before processes have started
+_SMALL = 1 << 22  # bytes of text, the same
 
 
 def mapped(
@@ -41,15 +44,40 @@ def mapped(
                 bar.update(len(chunk))
         return
     pending: Deque[Tuple[int, Future]] = deque()
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), _follow_parent)
-    try:
-        with pool, tqdm(desc=what, unit=" lines") as bar:
-            for chunk in chain(first, waiting):
-                pending.append((len(chunk), pool.submit(function, chunk)))
-                if len(pending) > _AHEAD * workers:
-                    yield from _next(pending, bar)
-            while pending:
+    with _processes(workers, what) as pool, tqdm(desc=what, unit=" lines") as bar:
+        for chunk in chain(first, waiting):
+            pending.append((len(chunk), pool.submit(function, chunk)))
+            if len(pending) > _AHEAD * workers:
                 yield from _next(pending, bar)
+        while pending:
+            yield from _next(pending, bar)
+
+
+def map_whole(function: Callable[[Item], Result], items: Sequence[Item], workers: int, what: str) -> Iterator[Result]:
+    """What ``function`` makes of ``items``, each of which is work for a while, such as a file; in their order.
+
+    One worker is this process itself.
+
+    Raises:
+        UserError: one of several was killed.
+    """
+    if min(workers, len(items)) <= 1:
+        yield from map(function, items)
+        return
+    with _processes(min(workers, len(items)), what) as pool:
+        yield from pool.map(function, items)
+
+
+def workers_for(files: Iterable[Path], workers: int) -> int:
+    """``workers``, or 1 where the work on ``files`` is done before processes have started."""
+    return workers if sum(path.stat().st_size for path in files) > _SMALL else 1
+
+
+@contextmanager
+def _processes(workers: int, what: str) -> Iterator[ProcessPoolExecutor]:
+    try:
+        with ProcessPoolExecutor(workers, get_context("spawn"), _follow_parent) as pool:
+            yield pool
     except BrokenProcessPool:
         raise UserError(f"{what}: a process was killed, possibly out of memory: use fewer --workers") from None
 

@@ -22,8 +22,8 @@ from tqdm import tqdm
 
 from ..errors import UserError
 from ..files import atomic_directory, read_lines, write_lines
-from ..subprocesses import run_fairseq
 from .apply_bpe import Segmenter
+from .binarize import binarize
 from .corpora.declaration import CleaningRule
 from .learn_bpe import count_words, learn_merges
 from .moses import (
@@ -93,7 +93,7 @@ def prepare(corpus: Corpus, recipe: Recipe, folder: Path) -> Prepared:
 
     Raises:
         UserError: a language without Moses rules, a folder with files of the user's own, an empty split, a text too
-            small for BPE, a sentence that :func:`filter_by_length` refuses, or ``fairseq-preprocess`` fails.
+            small for BPE, a sentence that :func:`filter_by_length` refuses, a process that was killed.
     """
     check_languages(recipe.languages)
     tests = [split for split in corpus if split not in ("train", "valid")]
@@ -126,9 +126,7 @@ def prepare(corpus: Corpus, recipe: Recipe, folder: Path) -> Prepared:
             counts += write_pairs(((split, line) for line in lines), files, recipe.languages)
         refuse_empty(counts, splits)
         shutil.rmtree(first.folder)
-        binarize(
-            {split: work / "bpe" / split for split in splits}, recipe.languages, files.binarized, work, recipe.workers
-        )
+        binarize({split: work / "bpe" / split for split in splits}, recipe.languages, files.binarized, recipe.workers)
         files.write_metadata(recipe.to_json(), counts, tests, recipe.scoring)
     return Prepared(folder)
 
@@ -144,30 +142,6 @@ def learn_joint_bpe(texts: List[Path], codes: Path, operations: int, workers: in
     if not merges:
         raise UserError("no two characters stand side by side twice in the training set: it is too small for BPE")
     write_lines(codes, ["#version: 0.2", *(f"{first} {second}" for first, second in merges)])
-
-
-def binarize(
-    prefixes: Dict[str, Path],
-    languages: Pair,
-    binarized: Path,
-    logs: Path,
-    workers: int,
-    dictionary: Optional[Path] = None,
-) -> None:
-    """``fairseq-preprocess`` with one dictionary for all languages; its output goes to a log in ``logs``.
-
-    Args:
-        prefixes: split → path of its files without their language; any but "train" and "valid" is a test set.
-        dictionary: to use; None: made of the training set.
-    """
-    tests = ",".join(str(path) for split, path in prefixes.items() if split not in ("train", "valid"))
-    shared = ("--joined-dictionary",) if dictionary is None else (f"--srcdict={dictionary}", f"--tgtdict={dictionary}")
-    arguments = [
-        *("--source-lang", languages[0], "--target-lang", languages[1], *shared),
-        *(f"--trainpref={prefixes['train']}", f"--validpref={prefixes['valid']}", f"--testpref={tests}"),
-        *("--destdir", str(binarized), "--workers", str(workers)),
-    ]
-    run_fairseq("preprocess", arguments, logs / "preprocess.log")
 
 
 def to_tokens(recipe: Dict[str, Any], language: str, lines: List[str]) -> List[str]:

@@ -20,9 +20,10 @@ import sentencepiece
 
 from ..errors import UserError
 from ..files import atomic_directory, read_lines, write_lines
+from .binarize import binarize
 from .parallel_map import mapped
 from .prepared_corpus import Prepared
-from .preprocess import Line, binarize, excess_of_line, excess_of_subwords, filter_by_length, refuse_empty, write_pairs
+from .preprocess import Line, excess_of_line, excess_of_subwords, filter_by_length, refuse_empty, write_pairs
 from .types import DEFAULT_SCORING, Corpus, DeclaredScoring, Pair
 
 #: languages with thousands of characters, of which the rarest are left out of the units, and with full-width ones
@@ -75,7 +76,7 @@ def prepare_sentencepiece(corpora: Dict[Pair, Corpus], recipe: SentencePieceReci
 
     Raises:
         UserError: a folder with files of the user's own, an empty split, fewer units than the text has characters, a
-            sentence that :func:`filter_by_length` refuses, or ``fairseq-preprocess`` fails.
+            sentence that :func:`filter_by_length` refuses, a process that was killed.
     """
     tests = [split for split in next(iter(corpora.values())) if split not in ("train", "valid")]
     splits = ["train", "valid", *tests]
@@ -107,7 +108,7 @@ def prepare_sentencepiece(corpora: Dict[Pair, Corpus], recipe: SentencePieceReci
                 counts += write_pairs(((name, line) for line in lines), files, direction)
             refuse_empty(counts, names.values())
             prefixes = {split: work / "bpe" / name for split, name in names.items()}
-            binarize(prefixes, direction, files.binarized, work, recipe.workers, dictionary)
+            binarize(prefixes, direction, files.binarized, recipe.workers, dictionary)
         shutil.rmtree(first.folder)
         files.write_metadata(recipe.to_json(), counts, tests, recipe.scoring)
     return Prepared(folder)

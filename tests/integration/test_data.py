@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -10,10 +11,11 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from fairseq_runs import run, train_command
+from fairseq_runs import command, run, train_command
 from sacremoses import MosesDetokenizer
 
 from labo_fairseq.data import archives
+from labo_fairseq.data.binarize import binarize
 from labo_fairseq.data.corpora import split_by_group
 from labo_fairseq.data.corpora.declaration import CleaningRule
 from labo_fairseq.data.corpora.readers import read_bible
@@ -173,6 +175,35 @@ def test_cleaned_by_subwords(corpus, tmp_path):
         longest = max(len(line.split()) for side in sides for line in side)
         assert (longest <= 40) == (split != "test")
         assert len(sides[0]) == len(sides[1]) == len(list(read_lines(data.raw(split, "de")))) == data.pairs[split]
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_binary_files_are_those_of_fairseq(tmp_path, monkeypatch, given):
+    """Byte for byte: a dictionary of the training set, or another that lacks tokens; two test sets; odd lines."""
+    monkeypatch.setattr("labo_fairseq.data.parallel_map._SMALL", 0)  # in several processes all the same
+    draw = random.Random(5)
+    tokens = [*(f"t{number}" for number in range(300)), "<unk>", "</s>", "a\u00a0b", "a\u2028b", "c\x85d", "ü"]
+    for split in ("train", "valid", "one", "two"):
+        for language in ("de", "en"):
+            lines = [" ".join(draw.choices(tokens, k=draw.randrange(40))) for _ in range(200)]
+            write_lines(tmp_path / f"{split}.{language}", [*lines, "", "  t1  t2 ", "new"])
+    dictionary = tmp_path / "dict.txt"
+    write_lines(dictionary, ["t3 5", "new 4", "ü 1"])
+    prefixes = {split: tmp_path / split for split in ("train", "valid", "one", "two")}
+    binarize(prefixes, ("de", "en"), tmp_path / "ours", 2, dictionary if given else None)
+    tests = f"{tmp_path / 'one'},{tmp_path / 'two'}"
+    options = ("--srcdict", dictionary, "--tgtdict", dictionary) if given else ("--joined-dictionary",)
+    done = run(
+        *(command("fairseq-preprocess"), "--source-lang", "de", "--target-lang", "en", *options),
+        *("--trainpref", tmp_path / "train", "--validpref", tmp_path / "valid", "--testpref", tests),
+        *("--destdir", tmp_path / "theirs", "--workers", "2"),
+    )
+    assert done.returncode == 0, done.stdout
+    names = sorted(path.name for path in (tmp_path / "theirs").iterdir() if path.name != "preprocess.log")
+    assert len(names) == 2 + 4 * 2 * 2
+    assert sorted(path.name for path in (tmp_path / "ours").iterdir()) == names
+    for name in names:
+        assert (tmp_path / "ours" / name).read_bytes() == (tmp_path / "theirs" / name).read_bytes(), name
 
 
 def test_a_stream_keeps_its_order_and_runs_only_a_little_ahead():

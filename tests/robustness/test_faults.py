@@ -21,7 +21,7 @@ from fairseq_runs import LABO, assert_same_parameters, parameters, run, train
 
 import labo_fairseq.criterions  # noqa: F401  patches fairseq
 from labo_fairseq.checkpoints import load_checkpoint, recover_checkpoints
-from labo_fairseq.data.parallel_map import mapped
+from labo_fairseq.data.parallel_map import map_whole, mapped
 from labo_fairseq.errors import UserError
 from labo_fairseq.subprocesses import USER_DIR, child_command, run_fairseq
 
@@ -206,9 +206,10 @@ def die(chunk):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_a_killed_worker_ends_the_preparation(capfd):
+@pytest.mark.parametrize("function", [mapped, map_whole])
+def test_a_killed_worker_ends_the_preparation(capfd, function):
     with pytest.raises(UserError, match="text: a process was killed, possibly out of memory"):
-        list(mapped(die, range(2000), 2, "text"))
+        list(function(die, range(2000), 2, "text"))
 
 
 def sleep(folder, chunk):
@@ -246,7 +247,7 @@ def test_workers_die_with_their_parent(tmp_path):
 
 
 def test_a_child_takes_its_own_children_along(tmp_path):
-    """As a training on several GPUs does, and fairseq-preprocess on several cores."""
+    """As a training on several GPUs does, and as any command with workers."""
     (tmp_path / "family.py").write_text(
         "import subprocess, sys\n"
         "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"

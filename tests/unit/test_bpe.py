@@ -49,7 +49,8 @@ def test_nothing_to_merge(tmp_path):
     assert not (tmp_path / "codes").exists()
 
 
-def test_words_are_counted_in_several_processes(tmp_path):
+def test_words_are_counted_in_several_processes(tmp_path, monkeypatch):
+    monkeypatch.setattr("labo_fairseq.data.parallel_map._SMALL", 0)
     write_lines(tmp_path / "a", ["a b  b ", "", " c\u00a0d\r"])
     write_lines(tmp_path / "b", ["b"])
     for workers in (1, 2):
