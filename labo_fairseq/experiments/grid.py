@@ -155,7 +155,8 @@ def load_grid(name: str, smoke: bool = False) -> Grid:
                 job for number, block in enumerate(blocks, 1) for job in _jobs(block, number, smoke, path.parent)
             )
         )
-        missing = sorted({teacher.name for job in jobs for teacher in job.teachers if teacher not in jobs})
+        known = set(jobs)
+        missing = sorted({teacher.name for job in jobs for teacher in job.teachers if teacher not in known})
         if missing:
             raise UserError(f"the teachers {', '.join(missing)} are no runs of this grid")
         if len({job.images for job in jobs}) > 1:
@@ -211,9 +212,12 @@ def _jobs(block: Any, number: int, smoke: bool, folder: Path) -> Iterator[Job]:
         own_hours = parse_hours(block["hours"]) if "hours" in block else {}
         choices = [[(str(key), value) for value in check_list(values, key)] for key, values in settings.items()]
         taught = check_list(block["teachers"], "teachers") if "teachers" in block else []
-        for direction, method, chosen, seed in product(
-            *(check_list(block[where], where), check_list(block["methods"], "methods")),
-            *(product(*choices), check_list(block["seeds"], "seeds")),
+        seeds = check_list(block["seeds"], "seeds")
+        for seed in seeds:
+            if type(seed) is not int or not 0 <= seed < 1 << 32:
+                raise UserError(f"a seed must be an integer from 0 to {(1 << 32) - 1}, got {seed!r}")
+        for direction, method, chosen in product(
+            check_list(block[where], where), check_list(block["methods"], "methods"), product(*choices)
         ):
             direction = str(direction)
             subject = find_images(corpus, direction) if images else find_translation(corpus, direction, smoke)
@@ -222,20 +226,20 @@ def _jobs(block: Any, number: int, smoke: bool, folder: Path) -> Iterator[Job]:
             for wanted in (method, *taught):
                 if wanted not in subject.methods():
                     raise UserError(f"unknown method {wanted!r}: choose from {', '.join(subject.methods())}")
-            if type(seed) is not int or not 0 <= seed < 1 << 32:
-                raise UserError(f"a seed must be an integer from 0 to {(1 << 32) - 1}, got {seed!r}")
             if subject.takes_teachers(method) != bool(taught):
                 needs = "needs teachers" if not taught else "takes no teachers"
                 raise UserError(f"method {method} {needs}")
             shared = [pair for pair in chosen if images and not pair[0].startswith("criterion.")]
             teaching = str(block.get("teacher_network", direction))
-            teachers = tuple(
-                Job(corpus, teaching, teacher, seed, _changed(subject, teacher, shared), smoke=smoke, images=images)
-                for teacher in taught
-            )
             changed = _changed(subject, method, chosen)
+            of_teachers = {teacher: _changed(subject, teacher, shared) for teacher in taught}
             hours = {**subject.hours, **own_hours}
-            yield Job(corpus, direction, method, seed, changed, teachers, smoke, hours, images)
+            for seed in seeds:
+                teachers = tuple(
+                    Job(corpus, teaching, teacher, seed, settings, smoke=smoke, images=images)
+                    for teacher, settings in of_teachers.items()
+                )
+                yield Job(corpus, direction, method, seed, changed, teachers, smoke, hours, images)
     except UserError as error:
         raise UserError(f"block {number} of the grid: {error}") from None
 

@@ -84,10 +84,11 @@ class Images(Subject):
         self.name, self.direction = self.declaration.name, network.replace(":", ".")
         self.timed_with = f"{dataset} {network}"
         self.hours = {}  # a grid says what its runs take
+        self._methods = image_methods()
         self.plain("ce")  # for what it refuses
 
     def methods(self) -> List[str]:
-        return image_methods()
+        return self._methods
 
     def takes_teachers(self, method: str) -> bool:
         return find_method(method).needs_teacher

@@ -1,6 +1,7 @@
 """The training methods for images: a module each, whose name is the method's, found by itself."""
 
 import inspect
+from functools import lru_cache
 from importlib import import_module
 from typing import Any, Dict, List, Type
 
@@ -16,6 +17,7 @@ def method_names() -> List[str]:
     return image_methods()
 
 
+@lru_cache(maxsize=None)  # a grid asks for it several times per run
 def find_method(name: str) -> Type[Method]:
     """The class of a method.
 
