@@ -14,13 +14,14 @@ from ..analysis.labels import Labeling, Position, label_positions
 from ..errors import UserError
 from ..evaluation.runs import read_json
 from ..files import atomic_write, write_json
-from ..reporting.figure import PALETTE, Figure, legend_above, plain, save_png
+from ..reporting.figure import PALETTE, Figure, legend_above, line_style, plain, save_png
 from ..reporting.html import Block, Paragraph, Section, page
 from ..reporting.table import Table
 from .image_run import ImageRun
-from .image_scores import ACCURACY, compare_on, refuse_other_images
+from .image_scores import ACCURACY, base_of, compare_on, cost_cells, refuse_other_images
 
 _BINS = 15
+_PANELS = 3  # of the reliability figure in a row
 _COLUMNS, _CLASSES = 4, 3  # hard images in a row; classes of each whose labels are shown
 _COLORS = {"label smoothing": PALETTE[0], "LABO": PALETTE[1]}
 
@@ -47,7 +48,7 @@ def write_image_report(runs: Sequence[ImageRun], folder: Path) -> Path:
     figures += [_hard_figure(name, run, results[name]["classes"]) for name, run in systems.items()]
     sections = [
         Section("scores", "Scores", list(_scores(results, p_values))),
-        Section("calibration", "Calibration", [figures[0]]),
+        Section("calibration", "Calibration", [_calibration(results), figures[0]]),
         Section("training", "Training", [figures[1], _costs(results)]),
         Section("hard-images", "Hard images", [_HARD_TEXT, *figures[2:]]),
     ]
@@ -67,13 +68,16 @@ def write_image_report(runs: Sequence[ImageRun], folder: Path) -> Path:
 def summary(path: Path) -> str:
     """The tables of the report at ``path``, for the terminal."""
     results = read_json(path.with_suffix(".json"))
-    tables = [*_scores(results, {name: result["p"] for name, result in results.items()}), _costs(results)]
+    scores = _scores(results, {name: result["p"] for name, result in results.items()})
+    tables = [*scores, _calibration(results), _costs(results)]
     return "\n\n".join(table.text() for table in tables if isinstance(table, Table))
 
 
 _HARD_TEXT = Paragraph(
     "The training images of which the finished network is most wrong, with the labels that the objective gives them: "
-    "the true class, in bold, and the classes that the smoothing distribution P* finds most probable."
+    "the true class, in bold, and the classes that the smoothing distribution P* finds most probable. Bars: what label "
+    "smoothing (ε 0.1) and LABO give a class, LABO with the options of the run, or its defaults where the run was "
+    "trained with another method. α: LABO's smoothing mass; p: the network's probability of the true class."
 )
 
 
@@ -94,36 +98,53 @@ def _by_name(runs: Sequence[ImageRun]) -> Dict[str, ImageRun]:
 
 
 def _scores(results: Dict[str, Dict[str, Any]], p_values: Dict[str, Any]) -> Iterator[Block]:
-    by_run = {
-        name: {score["name"]: score for score in result["evaluation"]["tests"]["test"]}
-        for name, result in results.items()
-    }
-    names = list(dict.fromkeys(score for scores in by_run.values() for score in scores))
+    by_run = _scores_by_run(results)
     rows = []
     for name, scores in by_run.items():
-        values = (f"{scores[score]['value']:.3f}" if score in scores else "" for score in names)
         p = "" if p_values[name] is None else f"{p_values[name]:.3f}"
-        rows.append((name, *values, p, str(results[name]["evaluation"]["epoch"])))
-    yield Table("Test images", ("", *names, "p", "epoch"), rows)
-    signatures = next(iter(by_run.values())).values()
+        accuracy, *others = (f"{scores[score]['value']:.3f}" for score in (ACCURACY, "NLL", "ECE"))
+        rows.append((name, accuracy, p, *others, str(results[name]["evaluation"]["epoch"])))
+    yield Table("Test images", ("", ACCURACY, "p", "NLL", "ECE", "epoch"), rows)
+    signatures = (score for name, score in next(iter(by_run.values())).items() if "temperature" not in name)
     yield Paragraph("; ".join(f"{score['name']}: {score['signature']}" for score in signatures), faint=True)
 
 
+def _scores_by_run(results: Dict[str, Dict[str, Any]]) -> Dict[str, Dict[str, Dict[str, Any]]]:
+    """Name of a run → name of a score → the score on the test images."""
+    return {
+        name: {score["name"]: score for score in result["evaluation"]["tests"]["test"]}
+        for name, result in results.items()
+    }
+
+
+def _calibration(results: Dict[str, Dict[str, Any]]) -> Table:
+    """NLL and ECE of all kinds, and the temperature T that was fitted on the validation images."""
+    by_run = _scores_by_run(results)
+    kinds = ("", " (posterior)", " (temperature)")
+    names = [f"{score}{kind}" for kind in kinds for score in ("NLL", "ECE")]
+    names = [name for name in names if any(name in scores for scores in by_run.values())]
+    rows = []
+    for run, scores in by_run.items():
+        temperature = results[run]["evaluation"]["temperature"]
+        values = (f"{scores[name]['value']:.3f}" if name in scores else "" for name in names)
+        rows.append((run, *values, "" if temperature is None else f"{temperature:.3f}"))
+    return Table("Likelihood and calibration errors", ("", *names, "T"), rows)
+
+
 def _costs(results: Dict[str, Dict[str, Any]]) -> Table:
-    trainings = {name: result["training"] for name, result in results.items()}
-    base = next(iter(trainings.values()))["seconds_per_epoch"]
+    methods = {name: result["settings"]["config"]["criterion"]["name"] for name, result in results.items()}
+    base = base_of(methods, next(iter(results)))
+    header = ("", "s per epoch", "relative", "MiB", "relative", "weights", "device")
     rows = [
         (
             name,
-            f"{cost['seconds_per_epoch']:.1f}",
-            f"{cost['seconds_per_epoch'] / base:.2f}",
-            f"{cost['peak_memory_mib']:,}",
-            f"{cost['parameters']:,}",
-            cost["device"],
+            *cost_cells(result["training"], results[base]["training"]),
+            f"{result['training']['parameters']:,}",
+            result["training"]["device"],
         )
-        for name, cost in trainings.items()
+        for name, result in results.items()
     ]
-    return Table("Cost", ("", "s per epoch", "relative", "MiB", "weights", "device"), rows)
+    return Table(f"Cost, relative to {base}", header, rows)
 
 
 def _reliability_figure(systems: Dict[str, ImageRun]) -> Figure:
@@ -134,15 +155,16 @@ def _reliability_figure(systems: Dict[str, ImageRun]) -> Figure:
     return Figure(
         "reliability",
         "Accuracy by confidence on the test images, one panel per run; the table holds the calibration errors.",
-        (3.6 * len(systems) + 0.4, 3.6),
+        (3.6 * min(len(systems), _PANELS) + 0.4, 3.9 * -(-len(systems) // _PANELS)),
         partial(paint_reliability, diagrams=diagrams),
     )
 
 
 def paint_reliability(figure: Any, diagrams: Dict[str, List[Bin]]) -> None:
     """A panel per run: a dot per bin, as large as the bin has images, and the diagonal."""
-    panels = figure.subplots(1, len(diagrams), sharex=True, sharey=True, squeeze=False).flat
-    for number, (axes, (name, bins)) in enumerate(zip(panels, diagrams.items())):
+    columns = min(len(diagrams), _PANELS)
+    panels = figure.subplots(-(-len(diagrams) // columns), columns, sharex=True, sharey=True, squeeze=False)
+    for number, (axes, (name, bins)) in enumerate(zip(panels.flat, diagrams.items())):
         filled = [one for one in bins if one.tokens]
         total = sum(one.tokens for one in filled)
         color = PALETTE[number % len(PALETTE)]
@@ -151,12 +173,20 @@ def paint_reliability(figure: Any, diagrams: Dict[str, List[Bin]]) -> None:
         axes.plot(*places, color=color, linewidth=1)
         sizes = [12 + 180 * math.sqrt(one.tokens / total) for one in filled]
         axes.scatter(*places, sizes, color=color, alpha=0.7)
-        axes.set_title(f"{name}: ECE {100 * expected_calibration_error(bins):.1f} %", fontsize=10)
-        axes.set_xlabel("confidence")
-        axes.set_xlim(0, 1.02)
-        axes.set_ylim(0, 1.02)
+        axes.set_title(f"{name}\nECE {100 * expected_calibration_error(bins):.1f} %", fontsize=10)
+        # room for half of the largest dot
+        axes.set_xlim(-0.02, 1.06)
+        axes.set_ylim(-0.04, 1.06)
+        axes.set_aspect("equal")
         plain(axes)
-    figure.axes[0].set_ylabel("accuracy")
+    for axes in panels.flat[len(diagrams) :]:
+        axes.remove()
+    for number, axes in enumerate(figure.axes):
+        if number + columns >= len(figure.axes):
+            axes.set_xlabel("confidence")
+            axes.tick_params(labelbottom=True)
+        if number % columns == 0:
+            axes.set_ylabel("accuracy")
 
 
 def _curves_figure(systems: Dict[str, ImageRun]) -> Figure:
@@ -184,10 +214,14 @@ def paint_curves(figure: Any, curves: Dict[str, List[Dict[str, Any]]]) -> None:
         for number, (name, records) in enumerate(curves.items()):
             split = "validation" if key in records[0] else "training"
             values = [record.get(key, record[otherwise]) for record in records]
-            color = PALETTE[number % len(PALETTE)]
-            axes.plot([record["epoch"] for record in records], values, "o-", markersize=3.5, color=color, label=name)
+            epochs = [record["epoch"] for record in records]
+            axes.plot(epochs, values, marker="o", markersize=3.5, label=name, **line_style(number))
             axes.set_title(f"{split} {title}", fontsize=10)
+        if key == "valid_nll":
+            axes.set_yscale("log")  # the first epochs may be a hundred times as bad as the last
+            axes.yaxis.set_major_formatter("{x:g}")
         axes.set_xlabel("epoch")
+        axes.xaxis.get_major_locator().set_params(integer=True)
         plain(axes)
     legend_above(figure)
 

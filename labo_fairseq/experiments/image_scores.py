@@ -3,7 +3,7 @@
 import json
 import statistics
 from pathlib import Path
-from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 from torch import Tensor
@@ -130,12 +130,32 @@ def validation_curve(log: Path) -> List[Tuple[int, float]]:
     return [(record["updates"], record.get("valid_accuracy", record["train_accuracy"])) for record in records]
 
 
+def base_of(methods: Dict[str, str], otherwise: str) -> str:
+    """Whose time and memory are 1: the first run, or variant, of cross-entropy ("Base"), or ``otherwise``.
+
+    Args:
+        methods: run, or variant → its method.
+    """
+    return next((name for name, method in methods.items() if method == "ce"), otherwise)
+
+
+def cost_cells(cost: Dict[str, Any], base: Dict[str, Any]) -> Tuple[str, str, str, str]:
+    """Seconds per epoch and peak memory, both also relative to ``base``; see ``training`` in ``result.json``."""
+    seconds, memory = cost["seconds_per_epoch"], cost["peak_memory_mib"]
+    return (
+        f"{seconds:.1f}",
+        f"{seconds / base['seconds_per_epoch']:.2f}",
+        f"{memory:,}",
+        f"{memory / base['peak_memory_mib']:.2f}",
+    )
+
+
 def all_scores(title: str, runs: Dict[str, Dict[int, ImageRun]], baseline: str) -> Table:
     """Every score and the cost of all methods, mean ± standard deviation of a sample over the seeds.
 
     Args:
         runs: variant → seed → finished run.
-        baseline: the variant whose time is 1.
+        baseline: the variant whose time and memory are 1 where there is none of cross-entropy.
     """
     results = {
         variant: [json.loads(run.result.read_text("utf-8")) for run in seeds.values()]
@@ -146,17 +166,21 @@ def all_scores(title: str, runs: Dict[str, Dict[int, ImageRun]], baseline: str) 
         for variant, of_variant in results.items()
     }
     names = [name for name in IMAGE_METRICS if any(name in one for ones in scores.values() for one in ones)]
-    seconds = {
-        variant: statistics.median(one["training"]["seconds_per_epoch"] for one in of_variant)
+    costs = {
+        variant: {
+            "seconds_per_epoch": statistics.median(one["training"]["seconds_per_epoch"] for one in of_variant),
+            "peak_memory_mib": max(one["training"]["peak_memory_mib"] for one in of_variant),
+        }
         for variant, of_variant in results.items()
     }
+    methods = {variant: next(iter(seeds.values())).config["criterion"]["name"] for variant, seeds in runs.items()}
+    base = base_of(methods, baseline if baseline in runs else next(iter(runs)))
     rows = []
     for variant, of_variant in results.items():
         cells = [_spread([one[name] for one in scores[variant] if name in one]) for name in names]
-        relative = f"{seconds[variant] / seconds[baseline]:.2f}" if baseline in seconds else ""
-        memory = f"{max(one['training']['peak_memory_mib'] for one in of_variant):,}"
-        rows.append((variant, str(len(of_variant)), *cells, f"{seconds[variant]:.1f}", relative, memory))
-    return Table(title, ("method", "seeds", *names, "s per epoch", "relative", "MiB"), rows)
+        rows.append((variant, str(len(of_variant)), *cells, *cost_cells(costs[variant], costs[base])))
+    header = ("method", "seeds", *names, "s per epoch", "relative", "MiB", "relative")
+    return Table(f"{title}; time and memory relative to {base}", header, rows)
 
 
 def chosen_variants(runs: Dict[str, List[ImageRun]]) -> Dict[str, str]:

@@ -85,7 +85,10 @@ def plain(axes: Any, grid: str = "y") -> None:
 def legend_above(figure: Any, title: str = "") -> None:
     """One legend above all panels, of what the first one shows."""
     handles, names = figure.axes[0].get_legend_handles_labels()
-    options: Dict[str, Any] = {"loc": "outside upper center", "ncols": min(len(names), 4), "frameon": False}
+    # as many side by side as the figure has room for: inches of a character, and of a line with its gap
+    widest = 0.08 * max(map(len, names)) + 0.6
+    columns = max(1, min(len(names), 4, int(figure.get_figwidth() / widest)))
+    options: Dict[str, Any] = {"loc": "outside upper center", "ncols": columns, "frameon": False}
     figure.legend(handles, names, title=title, title_fontsize=9, fontsize=9, **options)
 
 
