@@ -52,6 +52,44 @@ def _told_in_one_line(name: Any) -> Iterator[None]:
     )
 
 
+def save_file(path: Path, state: Any) -> None:
+    """``torch.save``; ``path`` is complete or absent.
+
+    Raises:
+        OSError: it cannot be written, for example because the disk is full; torch itself would raise a RuntimeError
+            that does not say so, and torch 1.12 ends the process.
+    """
+    with atomic_write(path) as part:
+        try:
+            with open(part, "wb") as file:
+                writer = _Writer(file)
+                torch.save(state, writer)  # type: ignore[arg-type]
+                if writer.error:
+                    raise writer.error
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+class _Writer:
+    """A file for torch that keeps an error for later: torch takes none while it writes."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.error: Optional[OSError] = None
+
+    def write(self, data: bytes) -> int:
+        """``len(data)``, whether they could be written or not."""
+        if self.error is None:
+            try:
+                self._file.write(data)
+            except OSError as error:
+                self.error = error
+        return len(data)
+
+    def flush(self) -> None:
+        """Nothing: the owner of the file does it."""
+
+
 def _read_file(file: Union[str, Path, BinaryIO], map_location: Any) -> Any:
     if isinstance(file, (str, Path)):
         with open(file, "rb") as opened:
@@ -130,8 +168,7 @@ def average_checkpoints(paths: Sequence[Path], output: Path) -> None:
                 sums[name] = sums[name] + tensor.float() if name in sums else tensor.float()
     for name, total in sums.items():
         state["model"][name] = (total / len(paths)).to(state["model"][name].dtype)
-    with atomic_write(output) as part:
-        torch.save(state, part)
+    save_file(output, state)
 
 
 def newest_checkpoints(folder: Path, number: int) -> List[Path]:

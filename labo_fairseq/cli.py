@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, Optional
 
 from . import __version__
 from .cli_types import BEAM, PROCESSES, SEED, Help, Parser, finite, length_penalty, whole
-from .errors import UserError, advice
+from .errors import UserError, told
 from .files import image_methods, methods, shipped_corpora
 from .images import is_dataset
 
@@ -251,8 +251,15 @@ def _run(args: argparse.Namespace) -> None:
 
 def _run_images(args: argparse.Namespace) -> None:
     from .experiments.image_run import run_images, summarize_images
+    from .experiments.machines import machines_here
     from .experiments.run_directory import run_folder
 
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        raise UserError("leave torchrun out: NUM_GPUS or NUM_CPU_WORKERS says how many processes are started")
+    given = {**{option: getattr(args, option) for option in _CUSTOM}, "nodes": args.nodes > 1, "master": args.master}
+    for option, value in given.items():
+        if value:
+            raise UserError(f"--{option.replace('_', '-')} does not go with images: leave it out")
     name = args.name or f"{args.criterion}-seed{args.seed}{'-smoke' if args.smoke else ''}"
     folder = run_folder(args.folder, Path(args.corpus).stem, args.direction.replace(":", "."), name)
     run, result = run_images(
@@ -265,6 +272,7 @@ def _run_images(args: argparse.Namespace) -> None:
         args.smoke,
         args.fresh,
         args.archive_dir,
+        machines_here(),
     )
     summarize_images(run, result)
 
@@ -592,11 +600,10 @@ def main(argv: Optional[List[str]] = None) -> int:
     except UserError as error:
         status, message = 1, str(error)
     except OSError as error:
-        what_to_do = advice(error)
-        if what_to_do is None:
+        line = told(error)
+        if line is None:
             raise
-        where = f"{error.filename}: " if error.filename else ""
-        status, message = 1, f"{where}{error.strerror}; {what_to_do}"
+        status, message = 1, line
     except KeyboardInterrupt:
         status, message = 130, "interrupted; re-run the same command to resume"
     # only now is the error gone, and with it the progress bars of what it ended

@@ -17,6 +17,8 @@ class UserError(Exception):
     """A mistake or a circumstance that the user can correct: the message says what, where and how."""
 
 
-def advice(error: OSError) -> Optional[str]:
-    """What the user can do about an OSError of the file system; None for any other error."""
-    return None if error.errno is None else _DISK.get(error.errno)
+def told(error: OSError) -> Optional[str]:
+    """Where, what, and what the user can do about it, of an OSError of the file system; None of any other error."""
+    advice = None if error.errno is None else _DISK.get(error.errno)
+    where = f"{error.filename}: " if error.filename else ""
+    return advice and f"{where}{error.strerror}; {advice}"

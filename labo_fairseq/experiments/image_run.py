@@ -4,10 +4,11 @@ import json
 import os
 import statistics
 import sys
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from tqdm import tqdm
 
 from .. import __version__
 from ..analysis.calibration import expected_calibration_error, fit_temperature, predictions, reliability
-from ..checkpoints import read_file
+from ..checkpoints import read_file, save_file
 from ..errors import UserError
 from ..evaluation.metrics import Score
 from ..evaluation.runs import read_json
@@ -25,12 +26,15 @@ from ..images.datasets import ImageData, ImageSet, load_data, load_declaration
 from ..images.methods import Method, build_method, find_method
 from ..images.networks import build_network
 from ..images.settings import SMOKE_IMAGES, Settings, compose, options_of, pixels_of, recipe_of
-from ..images.training import Outcome, Trainer, accuracy_and_nll, predict
+from ..images.training import Outcome, Trainer, accuracy_and_nll
+from ..images.workers import ALONE, Workers
+from ..subprocesses import run_module
+from .machines import Machines
 from .run_directory import claim, empty, refuse_foreign, versions
 
 #: what may lie in the directory of a run
 _MADE = (
-    *("checkpoints", "train.log", "predictions.npz", "hard_images.npz", "training.png", "report"),
+    *("checkpoints", "train.log", "workers.log", "predictions.npz", "hard_images.npz", "training.png", "report"),
     *("result.json", "settings.json"),
 )
 
@@ -102,6 +106,7 @@ def run_images(
     smoke: bool = False,
     fresh: bool = False,
     archive_dir: Optional[Path] = None,
+    machines: Optional[Machines] = None,
 ) -> Tuple[ImageRun, Dict[str, Any]]:
     """Make or finish one run; what was done before is not done again.
 
@@ -109,6 +114,7 @@ def run_images(
         folder: of the run.
         dataset: name of a declaration, or a YAML file.
         fresh: start over.
+        machines: the processes that train; None: this one.
 
     Returns:
         The run and the content of its ``result.json``.
@@ -116,12 +122,12 @@ def run_images(
     Raises:
         UserError: unknown names, settings out of range, data that cannot be had, a directory that holds another run.
     """
-    declaration = load_declaration(dataset)
-    config = with_teacher(compose(declaration, network, method, seed, overrides, smoke), folder)
-    teacher = load_teacher(config, folder)
-    data = load_data(declaration, config["data"], archive_dir)
-    if smoke:
-        data = data.first(*SMOKE_IMAGES)
+    config = with_teacher(compose(load_declaration(dataset), network, method, seed, overrides, smoke), folder)
+    workers = machines.workers if machines else 1
+    if workers > config["training"]["batch"]:
+        raise UserError(f"{workers} processes cannot share a batch of {config['training']['batch']}: use fewer")
+    load_teacher(config, folder)
+    data = load_images(dataset, config, archive_dir)
     run = ImageRun(folder, config, data.files)
     _build(run, data)  # says what is wrong with its settings before anything is written
     with locked(folder):
@@ -130,9 +136,94 @@ def run_images(
             empty(folder, _MADE)
         claim(folder, run.settings())
         if not run.result.exists():
-            outcome, trainer = _train(run, data, teacher)
-            write_json(run.result, _result(run, data, outcome, trainer))
+            with _progress(config["training"]["epochs"]) as report:
+                if machines and workers > 1:
+                    _complete_together(run, dataset, archive_dir, machines, report)
+                else:
+                    device = torch.device("cpu") if machines and not machines.used_gpus else None
+                    complete_run(run, data, report, device=device)
         return run, json.loads(run.result.read_text(encoding="utf-8"))
+
+
+def load_images(dataset: str, config: Settings, archive_dir: Optional[Path]) -> ImageData:
+    """The images of a run: all of the data set, or those of a smoke test.
+
+    Raises:
+        UserError: see :func:`load_data`.
+    """
+    data = load_data(load_declaration(dataset), config["data"], archive_dir)
+    return data.first(*SMOKE_IMAGES) if config["smoke"] else data
+
+
+def complete_run(
+    run: ImageRun,
+    data: ImageData,
+    report: Callable[[Dict[str, Any]], None],
+    workers: Workers = ALONE,
+    device: Optional[torch.device] = None,
+) -> None:
+    """Train, from the last checkpoint on, and write all files of ``run``.
+
+    Args:
+        report: is given the record of every epoch.
+        workers: the processes that call this together, of which the first one writes.
+        device: see :class:`Trainer`.
+
+    Raises:
+        UserError: see :meth:`Trainer.train`.
+    """
+    outcome, trainer = _train(run, data, report, workers, device)
+    result, arrays = _result(run, data, outcome, trainer)
+    if not workers.rank:
+        for name, values in arrays.items():
+            _save_arrays(run.folder / name, values)
+        write_json(run.result, result)
+
+
+def _complete_together(
+    run: ImageRun,
+    dataset: str,
+    archive_dir: Optional[Path],
+    machines: Machines,
+    report: Callable[[Dict[str, Any]], None],
+) -> None:
+    """:func:`complete_run` in the processes of ``machines``, see :mod:`.image_worker`."""
+    failures: List[str] = []
+
+    def watch(line: str) -> None:
+        message = parse_message(line)
+        if "failed" in message:
+            failures.append(message["failed"])
+        elif message:
+            report(message["record"])
+
+    task = {
+        "dataset": dataset,
+        "archive_dir": archive_dir and str(archive_dir),
+        "config": run.config,
+        "gpus": bool(machines.used_gpus),
+    }
+    worker = ["--module", "labo_fairseq.experiments.image_worker", str(run.folder), json.dumps(task)]
+    options, log = [*machines.torchrun(), *worker], run.folder / "workers.log"
+    try:
+        run_module("torchrun", "labo_fairseq.torchrun", options, log, watch, machines.environment())
+    except UserError as error:
+        raise UserError(failures[0] if failures else str(error)) from None
+
+
+@contextmanager
+def _progress(epochs: int) -> Iterator[Callable[[Dict[str, Any]], None]]:
+    """A function that shows on a bar what the record of an epoch says."""
+    with tqdm(total=epochs, desc="train", unit="epoch") as bar:
+
+        def report(record: Dict[str, Any]) -> None:
+            bar.update(record["epoch"] - bar.n)
+            valid = ""
+            if "valid_accuracy" in record:
+                valid = f", validation accuracy {record['valid_accuracy']:.2f} %, NLL {record['valid_nll']:.3f}"
+            bar.write(f"  epoch {record['epoch']}: training loss {record['train_loss']:.3f}{valid}", file=sys.stderr)
+
+        yield report
 
 
 def with_teacher(config: Settings, folder: Path) -> Settings:
@@ -190,7 +281,13 @@ def _build(run: ImageRun, data: ImageData) -> nn.Module:
     return build_network(network["name"], len(data.classes), data.train.shape[0], options_of(network))
 
 
-def _train(run: ImageRun, data: ImageData, teacher: Optional[nn.Module]) -> Tuple[Outcome, Trainer]:
+def _train(
+    run: ImageRun,
+    data: ImageData,
+    report: Callable[[Dict[str, Any]], None],
+    workers: Workers,
+    device: Optional[torch.device],
+) -> Tuple[Outcome, Trainer]:
     config = run.config
     trainer = Trainer(
         data,
@@ -200,19 +297,19 @@ def _train(run: ImageRun, data: ImageData, teacher: Optional[nn.Module]) -> Tupl
         pixels_of(config),
         config["seed"],
         run.folder / "checkpoints" / "checkpoint_last.pt",
-        teacher,
+        load_teacher(config, run.folder),
+        device,
+        workers,
     )
-    with tqdm(total=config["training"]["epochs"], initial=len(trainer.history), desc="train", unit="epoch") as bar:
 
-        def report(record: Dict[str, Any]) -> None:
-            _write_log(run.log, trainer.history)
-            bar.update()
-            valid = ""
-            if "valid_accuracy" in record:
-                valid = f", validation accuracy {record['valid_accuracy']:.2f} %, NLL {record['valid_nll']:.3f}"
-            bar.write(f"  epoch {record['epoch']}: training loss {record['train_loss']:.3f}{valid}", file=sys.stderr)
+    def write(record: Dict[str, Any]) -> None:
+        _write_log(run.log, trainer.history)
+        report(record)
 
-        outcome = trainer.train(report)
+    outcome = trainer.train((lambda record: None) if workers.rank else write)
+    trainer.network.load_state_dict(outcome.weights)
+    if workers.rank:
+        return outcome, trainer
     _write_log(run.log, trainer.history)
     # says by itself what it is, for those who take it for a teacher
     best = {
@@ -223,10 +320,17 @@ def _train(run: ImageRun, data: ImageData, teacher: Optional[nn.Module]) -> Tupl
         "channels": data.train.shape[0],
         "dataset": config["dataset"],
     }
-    with atomic_write(run.checkpoint) as part:
-        torch.save(best, part)
-    trainer.network.load_state_dict(outcome.weights)
+    save_file(run.checkpoint, best)
     return outcome, trainer
+
+
+def parse_message(line: str) -> Dict[str, Any]:
+    """What a line of a worker's output tells the process that started it: ``record`` or ``failed``; else nothing."""
+    try:
+        message = json.loads(line) if line.startswith('{"') else {}
+    except ValueError:
+        return {}
+    return message if {"record", "failed"} & message.keys() else {}
 
 
 def _write_log(path: Path, history: List[Dict[str, Any]]) -> None:
@@ -234,22 +338,23 @@ def _write_log(path: Path, history: List[Dict[str, Any]]) -> None:
         part.write_text("".join(json.dumps(record) + "\n" for record in history), encoding="utf-8")
 
 
-def _result(run: ImageRun, data: ImageData, outcome: Outcome, trainer: Trainer) -> Dict[str, Any]:
-    """What ``result.json`` holds; the logits that it follows from are kept beside it."""
+def _result(
+    run: ImageRun, data: ImageData, outcome: Outcome, trainer: Trainer
+) -> Tuple[Dict[str, Any], Dict[str, Dict[str, np.ndarray]]]:
+    """What ``result.json`` holds; and file → arrays: the logits that it follows from, the hardest images."""
     sets = {name: images for name, images in (("valid", data.valid), ("test", data.test)) if images is not None}
-    logits = {name: predict(trainer.network, images, trainer.pixels, trainer.device) for name, images in sets.items()}
+    logits = {name: trainer.predict(images) for name, images in sets.items()}
     labels = {name: images.labels for name, images in sets.items()}
     arrays = {f"{name}_logits": values.numpy() for name, values in logits.items()}
     arrays.update({f"{name}_labels": values.numpy() for name, values in labels.items()})
-    _save_arrays(run.folder / "predictions.npz", arrays)
-    _save_arrays(run.folder / "hard_images.npz", _hard_images(data.train, trainer))
+    files = {"predictions.npz": arrays, "hard_images.npz": _hard_images(data.train, trainer)}
     temperature = None
     if "valid" in logits:
         temperature = fit_temperature(lambda: [(logits["valid"], labels["valid"])])
     scores = {name: measure(logits[name], labels[name], temperature, trainer.method) for name in logits}
     seconds = [record["seconds"] for record in outcome.history]
     weights = sum(weight.numel() for weight in trainer.network.parameters())
-    return {
+    result = {
         "settings": run.settings(),
         "versions": versions(),
         "classes": list(data.classes),
@@ -258,7 +363,7 @@ def _result(run: ImageRun, data: ImageData, outcome: Outcome, trainer: Trainer) 
             "seconds_per_epoch": statistics.median(seconds),
             "peak_memory_mib": outcome.peak_memory_mib,
             "parameters": weights,
-            "device": _device_name(trainer.device),
+            "device": _device_name(trainer.device, trainer.workers.number),
             "images": {name: len(images) for name, images in {"train": data.train, **sets}.items()},
         },
         "evaluation": {
@@ -269,6 +374,7 @@ def _result(run: ImageRun, data: ImageData, outcome: Outcome, trainer: Trainer) 
             "tests": {"test": [score.to_json() for score in scores["test"]]},
         },
     }
+    return result, files
 
 
 def measure(logits: Tensor, labels: Tensor, temperature: Optional[float], method: Method) -> List[Score]:
@@ -294,7 +400,7 @@ def measure(logits: Tensor, labels: Tensor, temperature: Optional[float], method
 
 def _hard_images(train: ImageSet, trainer: Trainer) -> Dict[str, np.ndarray]:
     """The training images, not augmented, of which the network is most wrong."""
-    logits = predict(trainer.network, train, trainer.pixels, trainer.device)
+    logits = trainer.predict(train)
     nll = -logits.log_softmax(dim=-1).gather(-1, train.labels[:, None]).squeeze(-1)
     hard = nll.argsort(descending=True)[:_HARD]
     pixels = train.load(hard)
@@ -306,10 +412,11 @@ def _save_arrays(path: Path, arrays: Dict[str, np.ndarray]) -> None:
         np.savez(part, **arrays)  # type: ignore[arg-type]
 
 
-def _device_name(device: torch.device) -> str:
+def _device_name(device: torch.device, processes: int) -> str:
+    name = f"CPU, {torch.get_num_threads()} threads"
     if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"CPU, {torch.get_num_threads()} threads"
+        name = torch.cuda.get_device_name(device)
+    return name if processes == 1 else f"{processes} × {name}"
 
 
 def summarize_images(run: ImageRun, result: Dict[str, Any]) -> None:

@@ -22,6 +22,7 @@ from ..data.archives import Archive, archive_folder, cache_folder, fetch, fetch_
 from ..errors import UserError
 from ..files import configs, digest_of, shipped_datasets
 from .files import ImageFiles, list_classes, list_images
+from .randomness import Draws
 
 #: of the images that are drawn for validation: all runs and methods have the same
 _SPLIT_SEED = 1
@@ -66,8 +67,8 @@ class ImageArray:
         """The images with these numbers, in their order."""
         return ImageArray(self.pixels[indices], self.labels[indices])
 
-    def load(self, indices: Tensor, generator: Optional[torch.Generator] = None) -> Tensor:
-        """Images (n, C, H, W), uint8; ``generator`` is not used."""
+    def load(self, indices: Tensor, draws: Optional[Draws] = None) -> Tensor:
+        """Images (n, C, H, W), uint8; ``draws`` are not used."""
         return self.pixels[indices]
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from .randomness import generator_at
+from .randomness import Draws, generator_at
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
@@ -43,16 +43,18 @@ class ImageFiles:
         """The images with these numbers, in their order."""
         return ImageFiles([self.paths[i] for i in indices.tolist()], self.labels[indices], self.size, self.resize)
 
-    def load(self, indices: Tensor, generator: Optional[torch.Generator] = None) -> Tensor:
-        """Images (n, 3, size, size), uint8; cropped at random with a ``generator``, at the center without.
+    def load(self, indices: Tensor, draws: Optional[Draws] = None) -> Tensor:
+        """Images (n, 3, size, size), uint8; cropped at random with ``draws``, at the center without.
 
         Raises:
             UserError: a file that is no image, is damaged, or cannot be read.
         """
         # every image has its own seed, so that what it becomes does not depend on which thread was faster
         seeds: List[Optional[int]] = [None] * len(indices)
-        if generator is not None:
-            seeds = torch.randint(1 << 62, (len(indices),), generator=generator).tolist()
+        if draws is not None:
+            seeds = draws.integers(1 << 62)[0].tolist()
+        if not len(indices):  # a process's share of a small batch
+            return torch.empty(0, *self.shape, dtype=torch.uint8)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             squares = pool.map(self._square, [self.paths[i] for i in indices.tolist()], seeds)
             return torch.stack(list(squares))

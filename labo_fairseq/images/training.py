@@ -18,14 +18,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..checkpoints import read_file
+from ..checkpoints import read_file, save_file
 from ..errors import UserError
-from ..files import atomic_write
 from .datasets import ImageData, ImageSet
 from .methods import Batch, Context, Method
 from .methods.base import check
-from .randomness import generator_at, seed_at
+from .randomness import Draws, generator_at, seed_at
 from .transforms import Augmentation, augment, normalize
+from .workers import ALONE, Workers
 
 PRECISIONS = ("fp32", "bf16")
 
@@ -120,6 +120,7 @@ class Trainer:
         checkpoint: file that the training is resumed from and saved in; None: nothing is saved.
         teacher: of the method, if it needs one.
         device: to train on; None: the GPU if there is one.
+        workers: the processes that train together, each with such a trainer.
     """
 
     def __init__(
@@ -133,9 +134,10 @@ class Trainer:
         checkpoint: Optional[Path] = None,
         teacher: Optional[nn.Module] = None,
         device: Optional[torch.device] = None,
+        workers: Workers = ALONE,
     ) -> None:
         self.data, self.recipe, self.pixels, self.seed = data, recipe, pixels, seed
-        self.checkpoint = checkpoint
+        self.checkpoint, self.workers = checkpoint, workers
         self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.batches = updates_of_epoch(len(data.train), recipe.batch)
         if not self.batches:
@@ -153,6 +155,8 @@ class Trainer:
         )
         self.method = make_method(context)
         check_mixing(recipe, self.method)
+        workers.synchronize(self.network)
+        workers.synchronize(self.method)
         self.network.to(self.device)
         self.method.to(self.device)
         if recipe.channels_last:
@@ -180,10 +184,17 @@ class Trainer:
             if self.checkpoint:
                 self.save(self.checkpoint)
             report(self.history[-1])
-        return Outcome(self.history, self.best["epoch"], self.best["weights"], _peak_memory(self.device), self.seconds)
+        memory = self.workers.largest(_peak_memory(self.device), self.device)
+        return Outcome(self.history, self.best["epoch"], self.best["weights"], memory, self.seconds)
+
+    def predict(self, images: ImageSet) -> Tensor:
+        """See :func:`predict`."""
+        return predict(self.network, images, self.pixels, self.device, self.workers)
 
     def save(self, path: Path) -> None:
-        """Write everything that the training needs to go on; written atomically."""
+        """Write everything that the training needs to go on, atomically; of several processes the first one does."""
+        if self.workers.rank:
+            return
         state = {
             "weights": self.network.state_dict(),
             "method": self.method.state_dict(),
@@ -194,8 +205,7 @@ class Trainer:
             "epoch": vars(self._epoch),
             "seconds": self.seconds,
         }
-        with atomic_write(path) as part:
-            torch.save(state, part)
+        save_file(path, state)
 
     def _resume(self, path: Path) -> None:
         state = read_file(path, self.device)
@@ -236,8 +246,8 @@ class Trainer:
         self.method.end_epoch()
 
     def _step(self, batch: Batch) -> None:
-        # for networks that draw random numbers of their own, as dropout does
-        torch.manual_seed(seed_at(self.seed, "step", self.update))
+        # for networks that draw random numbers of their own, as dropout does; those of the processes must differ
+        torch.manual_seed(seed_at(self.seed, "step", self.update, *([self.workers.rank] if self.workers.rank else [])))
         loss, logits = self.method(self.model, batch)
         value = loss.item()
         if not math.isfinite(value):
@@ -247,6 +257,7 @@ class Trainer:
             )
         self.optimizer.zero_grad()
         loss.backward()
+        self.workers.add_gradients(self.network.parameters())
         self.optimizer.step()
         self.update += 1
         self.method.after_update(self.network, self.update)
@@ -271,18 +282,22 @@ class Trainer:
         generator = generator_at(self.seed, "batch", epoch, number)
         train = self.data.train
         target = train.labels[indices]
-        images = self._pixels(train, indices, generator)
+        mixing = self.recipe.mixup or self.recipe.cutmix
+        mine = self.workers.share(len(indices))
+        # an image may be mixed with one of another process's
+        images = self._pixels(train, indices, generator, slice(None) if mixing else mine)
         partner = other = share = None
         if self._partners:
-            partner = self._pixels(train, self._partners.draw(target, generator), generator)
-        if self.recipe.mixup or self.recipe.cutmix:
-            mix = mix_up if self.recipe.mixup else cut_mix
-            images, other, share = mix(images, target, self.recipe.mixup or self.recipe.cutmix, generator)
+            partner = self._pixels(train, self._partners.draw(target, generator), generator, mine)
+        if mixing:
+            images, other, share = (mix_up if self.recipe.mixup else cut_mix)(images, target, mixing, generator)
+            images = images[mine]
         update = epoch * self.batches + number
-        return Batch(images, target, indices, epoch, update, generator, partner, other, share)
+        return Batch(images, target, indices, epoch, update, generator, partner, other, share, self.workers)
 
-    def _pixels(self, images: ImageSet, indices: Tensor, generator: torch.Generator) -> Tensor:
-        pixels = augment(images.load(indices, generator), self.pixels.augmentation, generator)
+    def _pixels(self, images: ImageSet, indices: Tensor, generator: torch.Generator, wanted: slice) -> Tensor:
+        draws = Draws(generator, len(indices), wanted)
+        pixels = augment(images.load(indices[wanted], draws), self.pixels.augmentation, draws)
         return normalize(pixels, self.pixels.mean, self.pixels.std)
 
     def _on_device(self, batch: Batch) -> Batch:
@@ -305,7 +320,7 @@ class Trainer:
         }
         better = True
         if self.data.valid is not None:
-            logits = predict(self.network, self.data.valid, self.pixels, self.device)
+            logits = self.predict(self.data.valid)
             accuracy, nll = accuracy_and_nll(logits, self.data.valid.labels)
             record.update(valid_accuracy=accuracy, valid_nll=nll)
             order = (accuracy, -nll if math.isfinite(nll) else -math.inf)
@@ -396,14 +411,17 @@ def _share_and_order(count: int, strength: float, generator: torch.Generator) ->
 
 
 @torch.no_grad()
-def predict(network: nn.Module, images: ImageSet, pixels: Pixels, device: torch.device) -> Tensor:
-    """Logits (N, K), float32, on the CPU, of images without augmentation, in eval mode."""
+def predict(
+    network: nn.Module, images: ImageSet, pixels: Pixels, device: torch.device, workers: Workers = ALONE
+) -> Tensor:
+    """Logits (N, K), float32, on the CPU, of images without augmentation, in eval mode; the ``workers`` share them."""
     training = network.training
     network.eval()
     logits = []
     for indices in torch.arange(len(images)).split(_EVALUATION_BATCH):
-        batch = normalize(images.load(indices), pixels.mean, pixels.std).to(device)
-        logits.append(network(batch).float().cpu())
+        mine = images.load(indices[workers.share(len(indices))])
+        share = network(normalize(mine, pixels.mean, pixels.std).to(device)).float()
+        logits.append(workers.gather(share, len(indices)).cpu())
     network.train(training)
     return torch.cat(logits)
 

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .randomness import Draws
+
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -26,24 +28,24 @@ class Augmentation:
             raise ValueError(f"rotation must lie in [0, 180] degrees, got {self.rotation}")
 
 
-def augment(pixels: Tensor, what: Augmentation, generator: torch.Generator) -> Tensor:
-    """Augmented copies of images (N, C, H, W), uint8, of the same shape."""
+def augment(pixels: Tensor, what: Augmentation, draws: Draws) -> Tensor:
+    """Augmented copies of images (N, C, H, W), uint8, of the same shape; ``draws`` are for them."""
     if what.padding:
-        pixels = random_crop(pixels, what.padding, generator)
+        pixels = random_crop(pixels, what.padding, draws)
     if what.flip:
-        flipped = torch.rand(len(pixels), generator=generator) < 0.5
+        flipped = draws.uniform() < 0.5
         pixels = torch.where(flipped[:, None, None, None], pixels.flip(-1), pixels)
     if what.rotation:
-        angles = (torch.rand(len(pixels), generator=generator) * 2 - 1) * math.radians(what.rotation)
+        angles = (draws.uniform() * 2 - 1) * math.radians(what.rotation)
         pixels = rotate(pixels, angles)
     return pixels
 
 
-def random_crop(pixels: Tensor, padding: int, generator: torch.Generator) -> Tensor:
+def random_crop(pixels: Tensor, padding: int, draws: Draws) -> Tensor:
     """Images (N, C, H, W) moved by up to ``padding`` pixels in both directions, zeros where nothing was."""
     count, _, height, width = pixels.shape
     padded = F.pad(pixels, [padding] * 4)
-    top, left = torch.randint(2 * padding + 1, (2, count), generator=generator)
+    top, left = draws.integers(2 * padding + 1, rows=2)
     rows = top[:, None] + torch.arange(height)
     columns = left[:, None] + torch.arange(width)
     images = torch.arange(count)[:, None, None]
@@ -53,6 +55,8 @@ def random_crop(pixels: Tensor, padding: int, generator: torch.Generator) -> Ten
 
 def rotate(pixels: Tensor, angles: Tensor) -> Tensor:
     """Images (N, C, H, W), uint8, turned by ``angles`` (N,) in radians about their centers, bilinear, zeros outside."""
+    if not len(pixels):  # a process's share of a small batch; torch takes none
+        return pixels
     cosine, sine, zero = angles.cos(), angles.sin(), torch.zeros_like(angles)
     ratio = pixels.size(-1) / pixels.size(-2)
     matrix = torch.stack([cosine, -sine / ratio, zero, sine * ratio, cosine, zero], dim=-1).view(-1, 2, 3)

@@ -32,6 +32,7 @@ from labo_fairseq.images.training import (
     updates_of_epoch,
 )
 from labo_fairseq.images.transforms import Augmentation
+from labo_fairseq.images.workers import ALONE
 
 PIXELS = Pixels(Augmentation(padding=1, rotation=10.0), (0.5,), (0.25,))
 RECIPE = Recipe(epochs=3, batch=10, lr=0.05, milestones=(0.5,))
@@ -63,10 +64,12 @@ def images(count, *place):
 DATA = ImageData(images(45, 1), images(30, 2), images(30, 3), ("a", "b", "c"), {})
 
 
-def trainer(method="ce", recipe=RECIPE, checkpoint=None, data=DATA, seed=1, teacher=None, **options):
+def trainer(
+    method="ce", recipe=RECIPE, checkpoint=None, data=DATA, seed=1, teacher=None, build=Tiny, workers=ALONE, **options
+):
     return Trainer(
         data,
-        Tiny,
+        build,
         lambda context: build_method(method, context, options),
         recipe,
         PIXELS,
@@ -74,6 +77,7 @@ def trainer(method="ce", recipe=RECIPE, checkpoint=None, data=DATA, seed=1, teac
         checkpoint,
         teacher,
         torch.device("cpu"),
+        workers,
     )
 
 
@@ -407,7 +411,7 @@ def test_a_run_teaches_another(smoke):
 
 
 def test_killed_and_resumed_through_the_command_line(smoke, tmp_path):
-    """kill -9 in the middle of an epoch: the result is that of a run that was left alone."""
+    """kill -9 in the middle of an epoch, then a full disk: the result is that of a run that was left alone."""
     settings = ("training.epochs=3", "training.batch=10", "training.save_every=3")
     arguments = ("run", "digits", "resnet18", "--criterion", "beta_ls", "--smoke", *settings)
     whole = labo(*arguments, cwd=tmp_path, env={"HOME": os.environ["HOME"]})
@@ -429,6 +433,14 @@ def test_killed_and_resumed_through_the_command_line(smoke, tmp_path):
     process.wait()
     assert last.exists()
     assert not (last.parents[1] / "result.json").exists()
+    before = last.read_bytes()
+    limited = 'ulimit -f 1000; exec "$@"'  # KiB of a file; a checkpoint has more, as on a disk that is full
+    full = run("bash", "-c", limited, "bash", command("labo-fairseq"), *arguments, cwd=killed)
+    assert full.returncode == 1
+    line = f"labo-fairseq run: {last.relative_to(killed)}: File too large; free some space and re-run the same command"
+    assert full.stdout.strip().splitlines()[-1].startswith(line), full.stdout
+    assert "Traceback" not in full.stdout
+    assert last.read_bytes() == before
     resumed = labo(*arguments, cwd=killed)
     assert resumed.returncode == 0, resumed.stdout[-2000:]
     places = [folder / "runs/digits/resnet18/beta_ls-seed1-smoke" for folder in (tmp_path, killed)]

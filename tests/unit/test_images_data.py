@@ -23,7 +23,7 @@ from labo_fairseq.images.datasets import (
 )
 from labo_fairseq.images.files import ImageFiles, center_box, decode, random_box
 from labo_fairseq.images.networks import NETWORKS, build_network, network_defaults
-from labo_fairseq.images.randomness import generator_at, seed_at
+from labo_fairseq.images.randomness import Draws, generator_at, seed_at
 from labo_fairseq.images.transforms import Augmentation, augment, normalize, random_crop, rotate
 
 Image = pytest.importorskip("PIL.Image")
@@ -102,7 +102,7 @@ def test_random_numbers_depend_on_the_place_alone():
 
 def test_a_crop_is_a_window_of_the_padded_image():
     pixels = torch.randint(1, 256, (64, 3, 5, 7), dtype=torch.uint8, generator=generator_at(0))
-    cropped = random_crop(pixels, 2, generator_at(1))
+    cropped = random_crop(pixels, 2, Draws(generator_at(1), 64))
     padded = nn.functional.pad(pixels, [2, 2, 2, 2])
     places = set()
     for image, all_of_it in zip(cropped, padded):
@@ -115,13 +115,13 @@ def test_a_crop_is_a_window_of_the_padded_image():
 def test_augmentation_flips_half_of_the_images_and_leaves_the_input_alone():
     pixels = torch.randint(256, (400, 1, 4, 4), dtype=torch.uint8, generator=generator_at(0))
     before = pixels.clone()
-    flipped = augment(pixels, Augmentation(padding=0), generator_at(2))
+    flipped = augment(pixels, Augmentation(padding=0), Draws(generator_at(2), 400))
     unchanged = (flipped == pixels).flatten(1).all(dim=1)
     mirrored = (flipped == pixels.flip(-1)).flatten(1).all(dim=1)
     assert (unchanged | mirrored).all()
     assert 150 < int(mirrored.sum()) < 250
     assert torch.equal(pixels, before)
-    assert torch.equal(augment(pixels, Augmentation(0, False, 0), generator_at(2)), pixels)
+    assert torch.equal(augment(pixels, Augmentation(0, False, 0), Draws(generator_at(2), 400)), pixels)
 
 
 def test_rotation_turns_about_the_center():
@@ -349,8 +349,8 @@ def test_image_files_of_every_mode_become_red_green_and_blue(tmp_path):
     assert decode(tmp_path / "gray.png").getpixel((0, 0)) == (99, 99, 99)
     assert decode(tmp_path / "bits.png").getpixel((0, 0)) == (99, 99, 99)
     single = ImageFiles([tmp_path / "one.png"], torch.tensor([0]), 8, 9)
-    for generator in (None, generator_at(0)):
-        assert single.load(torch.tensor([0]), generator)[0, :, 4, 4].tolist() == [1, 2, 3]
+    for draws in (None, Draws(generator_at(0), 1)):
+        assert single.load(torch.tensor([0]), draws)[0, :, 4, 4].tolist() == [1, 2, 3]
 
 
 def test_what_is_no_image_is_refused_in_one_line(tmp_path):
@@ -390,7 +390,7 @@ def test_folders_of_classes_are_read(tmp_path):
     images = data.train.load(torch.tensor([0, 7]))
     assert images.shape == (2, *data.train.shape) == (2, 3, 8, 8)
     assert images[0].float().mean() < 128 < images[1].float().mean()
-    crops = [data.train.load(torch.tensor([3, 3]), generator_at(5)) for _ in range(2)]
+    crops = [data.train.load(torch.tensor([3, 3]), Draws(generator_at(5), 2)) for _ in range(2)]
     assert torch.equal(crops[0], crops[1])
     assert not torch.equal(crops[0][0], crops[0][1])
     # without a validation set of their own, some training images are taken

@@ -11,12 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from ...losses import distillation_terms
+from ..workers import ALONE, Workers
 
 
 class Batch(NamedTuple):
-    """What a training step sees of the data and of the training."""
+    """What a training step sees of the data and of the training.
 
-    images: Tensor  # (N, C, H, W), float, augmented and normalized
+    Where several processes train, everything is the same in all of them, but that each has the images of its share.
+    """
+
+    images: Tensor  # (n, C, H, W), float, augmented and normalized: this process's share of the N
     target: Tensor  # (N,), int64
     indices: Tensor  # (N,), int64, positions of the images in the training set
     epoch: int  # from 0
@@ -25,6 +29,11 @@ class Batch(NamedTuple):
     partner: Optional[Tensor] = None  # as images, of the same classes; where a method asks for them
     other: Optional[Tensor] = None  # (N,), the second labels of mixed images
     share: Optional[Tensor] = None  # (N,), the share of ``target`` in mixed images
+    workers: Workers = ALONE
+
+    def logits(self, network: nn.Module, images: Tensor) -> Tensor:
+        """What ``network`` computes of :attr:`images` or :attr:`partner`, for the whole batch: (N, K), float32."""
+        return self.workers.gather(network(images), len(self.target)).float()
 
 
 class Context(NamedTuple):
@@ -61,7 +70,7 @@ class Method(nn.Module):
 
     def forward(self, model: nn.Module, batch: Batch) -> Tuple[Tensor, Tensor]:
         """The loss of a batch, a scalar, and the logits (N, K), float32."""
-        logits = model(batch.images).float()
+        logits = batch.logits(model, batch.images)
         loss = self.loss(logits, batch.target, batch)
         if batch.other is not None and batch.share is not None:
             other = self.loss(logits, batch.other, batch)

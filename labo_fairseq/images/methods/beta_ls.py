@@ -31,9 +31,9 @@ class BetaSmoothing(Method):
         self.average = context.build().requires_grad_(False)
 
     def forward(self, model: nn.Module, batch: Batch) -> Tuple[Tensor, Tensor]:
-        logits = model(batch.images).float()
+        logits = batch.logits(model, batch.images)
         with torch.no_grad():
-            average = self.average.train()(batch.images).float()
+            average = batch.logits(self.average.train(), batch.images)
         return self.ranked_loss(logits, average, batch).mean(), logits
 
     def ranked_loss(self, logits: Tensor, average: Tensor, batch: Batch) -> Tensor:

@@ -30,9 +30,9 @@ class ClassWiseSelfDistillation(Method):
     def forward(self, model: nn.Module, batch: Batch) -> Tuple[Tensor, Tensor]:
         if batch.partner is None:
             raise ValueError("the batch has no partner images")
-        logits = model(batch.images).float()
+        logits = batch.logits(model, batch.images)
         with torch.no_grad():
-            partner = model(batch.partner).float()
+            partner = batch.logits(model, batch.partner)
         return self.paired_loss(logits, partner, batch.target).mean(), logits
 
     def paired_loss(self, logits: Tensor, partner: Tensor, target: Tensor) -> Tensor:

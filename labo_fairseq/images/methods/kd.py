@@ -38,7 +38,7 @@ class Distillation(Method):
 
     def loss(self, logits: Tensor, target: Tensor, batch: Batch) -> Tensor:
         with torch.no_grad():
-            taught = (self.teacher(batch.images).float() / self.temperature).softmax(dim=-1)
+            taught = (batch.logits(self.teacher, batch.images) / self.temperature).softmax(dim=-1)
         distance = divergence(logits / self.temperature, taught)
         cross_entropy = F.cross_entropy(logits, target, reduction="none")
         return (1 - self.alpha) * cross_entropy + self.alpha * self.temperature**2 * distance
