@@ -3,7 +3,9 @@
 import gzip
 import hashlib
 import io
+import struct
 import tarfile
+import zlib
 
 import campaign
 import numpy as np
@@ -327,6 +329,16 @@ def test_a_dataset_of_the_users_own_becomes_images_in_memory():
         ImageArray.from_dataset([(torch.zeros(1, 2, 2), 0)])
 
 
+def png(width, height, bits, rows):
+    """A PNG file of three colors."""
+
+    def chunk(name, content):
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
 def save(path, image):
     path.parent.mkdir(parents=True, exist_ok=True)
     image.save(path)
@@ -343,11 +355,23 @@ def test_image_files_of_every_mode_become_red_green_and_blue(tmp_path):
         save(tmp_path / name, image)
         pixel = decode(tmp_path / name).getpixel((2, 2))
         assert np.abs(np.array(pixel) - (200, 10, 30)).max() < 6, name
-    save(tmp_path / "gray.png", Image.new("L", (3, 3), 99))
-    save(tmp_path / "bits.png", Image.fromarray(np.full((3, 3), 99 * 257, dtype=np.uint16)))
+    sixteen_bits = Image.fromarray(np.full((3, 3), 99 * 257, dtype=np.uint16))
+    for name, image, value in (
+        ("gray.png", Image.new("L", (3, 3), 99), 99),
+        ("gray.jpg", Image.new("L", (3, 3), 99), 99),
+        ("transparent-gray.png", Image.new("LA", (3, 3), (99, 0)), 99),
+        ("black-and-white.png", Image.new("1", (3, 3), 1), 255),
+        ("bits.png", sixteen_bits, 99),
+        ("bits.tif", sixteen_bits, 99),
+        ("more-bits.tif", Image.fromarray(np.full((3, 3), 99 * 257, dtype=np.int32)), 99),
+        ("float.tif", Image.fromarray(np.full((3, 3), 99, dtype=np.float32)), 99),
+    ):
+        save(tmp_path / name, image)
+        assert decode(tmp_path / name).getpixel((0, 0)) == (value, value, value), name
+    color = struct.pack(">9H", *[99 * 257, 30 * 257, 7 * 257] * 3)  # of a row; Pillow writes no such file
+    (tmp_path / "color-bits.png").write_bytes(png(3, 3, 16, (b"\0" + color) * 3))
+    assert decode(tmp_path / "color-bits.png").getpixel((1, 1)) == (99, 30, 7)
     save(tmp_path / "one.png", Image.new("RGB", (1, 1), (1, 2, 3)))
-    assert decode(tmp_path / "gray.png").getpixel((0, 0)) == (99, 99, 99)
-    assert decode(tmp_path / "bits.png").getpixel((0, 0)) == (99, 99, 99)
     single = ImageFiles([tmp_path / "one.png"], torch.tensor([0]), 8, 9)
     for draws in (None, Draws(generator_at(0), 1)):
         assert single.load(torch.tensor([0]), draws)[0, :, 4, 4].tolist() == [1, 2, 3]
@@ -357,7 +381,14 @@ def test_what_is_no_image_is_refused_in_one_line(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     save(tmp_path / "whole.jpg", Image.fromarray(noise))
     content = (tmp_path / "whole.jpg").read_bytes()
-    for name, wrong in {"cut.jpg": content[: len(content) // 2], "text.png": b"no image", "empty.jpg": b""}.items():
+    for name, wrong in {
+        "cut.jpg": content[: len(content) // 2],
+        "cut-header.jpg": content[:10],
+        "cut.png": png(8, 8, 8, noise.tobytes()[: 8 * 25])[:90],
+        "text.png": b"no image",
+        "empty.jpg": b"",
+        "huge.png": png(30_000, 30_000, 8, b""),  # gigabytes out of a few bytes
+    }.items():
         (tmp_path / name).write_bytes(wrong)
         with pytest.raises(UserError, match=r"cannot be read as an image .*: replace or delete it") as caught:
             decode(tmp_path / name)
