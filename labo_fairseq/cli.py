@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, Optional
 from . import __version__
 from .cli_types import BEAM, PROCESSES, SEED, Help, Parser, finite, length_penalty, whole
 from .errors import UserError, told
-from .files import image_methods, methods, shipped_corpora
+from .files import image_methods, methods, shipped_corpora, shipped_datasets
 from .images import is_dataset
 
 if TYPE_CHECKING:
@@ -106,13 +106,13 @@ def _user_dir(args: argparse.Namespace) -> None:
     print(Path(__file__).resolve().parent)
 
 
-def _add_corpus_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("corpus", help=_CORPUS_HELP)
-    parser.add_argument(
-        "direction",
-        help="such as de-en or pt_br-en; 'multilingual' for one model of several directions; of images the network, "
-        "such as resnet18, or MODULE:FUNCTION",
-    )
+def _add_corpus_arguments(parser: argparse.ArgumentParser, images: bool = False) -> None:
+    corpus, direction = _CORPUS_HELP, "such as de-en or pt_br-en; 'multilingual' for one model of several directions"
+    if images:
+        corpus += f". Or images: one of {', '.join(shipped_datasets())}; or a YAML file that declares them"
+        direction += ". Of images the network, such as resnet18, or MODULE:FUNCTION"
+    parser.add_argument("corpus", help=corpus)
+    parser.add_argument("direction", help=direction)
     parser.add_argument("--archive-dir", type=Path, metavar="DIR", help=_DATA_HELP)
     parser.add_argument(
         "--workers", type=PROCESSES, default=os.cpu_count() or 1, metavar="N", help="processes that prepare the corpus"
@@ -196,7 +196,7 @@ def _add_run(commands) -> None:
         commands,
         "run",
         _run,
-        "prepare a corpus, train on it, translate its test sets and score them",
+        "prepare a corpus, train on it, translate its test sets and score them; or train on images and classify",
         "Prepare a corpus, train with the settings that it declares (those of 'custom' are chosen by its size), "
         "translate the test sets, score them. Steps whose output is complete are skipped; an interrupted run resumes. "
         "NUM_GPUS says how many GPUs to use (default: all), and where that is none, NUM_CPU_WORKERS how many processes "
@@ -206,7 +206,7 @@ def _add_run(commands) -> None:
         "--folder", type=Path, default=_RUNS, metavar="DIR", help="output directory of all corpora and runs"
     )
     parser.add_argument("--name", help="name of the run directory (default: CRITERION-seedN)")
-    _add_corpus_arguments(parser)
+    _add_corpus_arguments(parser, images=True)
     nodes = parser.add_argument_group("several nodes", "that share a file system; the same command on each of them")
     nodes.add_argument("--nodes", type=PROCESSES, default=1, metavar="N", help="how many there are")
     nodes.add_argument("--node", type=whole(0), default=0, metavar="K", help="number of this node, from 0")
