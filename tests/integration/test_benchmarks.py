@@ -38,3 +38,18 @@ def test_training(bible, tmp_path):
     assert written["rows"][1]["speed"] == pytest.approx(ours["speed"] / base["speed"])
     assert base["memory"] > 100, "MiB of a process that has loaded torch"
     assert written["configuration"]["dataset"]["max_tokens"] == 400
+
+
+def test_preparation(bible, tmp_path):
+    options = ("--pairs", "120", "--merges", "80", "--ours", "--out", tmp_path / "preparation.json")
+    done = run(sys.executable, BENCHMARKS / "preparation.py", *options)
+    assert done.returncode == 0, done.stdout[-3000:]
+    written = json.loads((tmp_path / "preparation.json").read_text(encoding="utf-8"))
+    rows = {row["stage"]: row for row in written["rows"]}
+    assert list(rows) == ["read", "normalize", "tokenize", "learn", "apply", "binarize", "whole"]
+    for row in rows.values():
+        assert row["ours"]["lines"] == pytest.approx(120 / row["ours"]["seconds"])
+        assert row["ours"]["memory"] > 0
+        assert (row["published"], row["same"]) == (None, None)
+    assert written["wmt14_hours"] == {"ours": pytest.approx(4_508_785 / rows["whole"]["ours"]["lines"] / 3600)}
+    assert (tmp_path / "preparation.md").read_text(encoding="utf-8").count("\n") == 2 + len(rows)
