@@ -184,7 +184,7 @@ def _by_sacrebleu(
 def _for_references(build: Callable[[Scoring], Any]) -> Callable[[Tuple[str, ...], Scoring], Any]:
     """A metric of sacreBLEU that has counted the n-grams of the references, for all systems of a test set."""
 
-    @lru_cache(maxsize=2)
+    @lru_cache(maxsize=8)
     def prepared(references: Tuple[str, ...], scoring: Scoring) -> Any:
         metric = build(scoring)
         metric._ref_cache = metric._cache_references([list(references)])
