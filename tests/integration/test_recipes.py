@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 
 import campaign
@@ -127,6 +128,13 @@ def test_compare(multi30k):
     done = run(LABO, "compare", finished(multi30k[0]), finished(multi30k[0], "ls"), "--test", "x")
     assert done.returncode == 1
     assert "has no test set 'x': choose from test_2016_flickr, " in done.stdout
+
+
+def test_the_benchmark_of_tables_reports_copies_of_a_run(multi30k):
+    program = Path(__file__).parents[2] / "benchmarks" / "report.py"
+    done = run(sys.executable, program, finished(multi30k[0]), "--seeds", "2")
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "14 runs, 21 cells: " in done.stdout
 
 
 def test_evaluate_with_calibrated_probabilities(multi30k):
