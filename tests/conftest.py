@@ -21,6 +21,7 @@ def pytest_configure(config):
         config.option.loadscopereorder = False
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups
 def pytest_collection_modifyitems(items):
     """One process runs a file, and the same one all files that need the runs of ``multi30k``, which it makes once."""
     shared = {item.path for item in items if "multi30k" in getattr(item, "fixturenames", ())}
