@@ -14,4 +14,4 @@ export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 if [ "${1:-}" = --fast ]; then
     set -- tests/unit "${@:2}"
 fi
-exec python -m pytest --numprocesses auto --dist loadgroup "$@"
+exec python -m pytest --numprocesses auto --dist loadfile "$@"

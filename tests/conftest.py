@@ -21,14 +21,6 @@ def pytest_configure(config):
         config.option.loadscopereorder = False
 
 
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups
-def pytest_collection_modifyitems(items):
-    """One process runs a file, and the same one all files that need the runs of ``multi30k``, which it makes once."""
-    shared = {item.path for item in items if "multi30k" in getattr(item, "fixturenames", ())}
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("multi30k" if item.path in shared else item.path.stem))
-
-
 @pytest.fixture(scope="session")
 def bible():
     """All verses, German and English."""
