@@ -243,6 +243,8 @@ def folders(data, tmp_path_factory):
 def trainings(folders):
     """(row, column) → status, log, and what ``task_recorder`` wrote down: a training of each, one after the other."""
     jobs = {}
+    # a training that fails saves a checkpoint all the same
+    unsaved = ("--save-dir", folders / "unsaved", "--no-save", "--disable-validation")
     for number, (row, (folder, options)) in enumerate(TASKS.items()):
         saved = folders / f"save{number}"  # by the first column
         teacher = folders / "save0" if (row, "labo") in REFUSED else saved
@@ -251,10 +253,10 @@ def trainings(folders):
             *("--max-update", "2", "--no-epoch-checkpoints"),
         )
         if row in FRAGILE:
-            arguments = (*common, "--criterion", "label_smoothed_cross_entropy", "--no-save", "--disable-validation")
+            arguments = (*common, "--criterion", "label_smoothed_cross_entropy", *unsaved)
             jobs[row, FAIRSEQ] = job(folders, f"{number}-fairseq", "train", arguments)
         for column, (criterion, _) in CRITERIONS.items():
-            rest = ("--save-dir", saved) if column == "labo" else ("--no-save", "--disable-validation")
+            rest = ("--save-dir", saved) if column == "labo" else unsaved
             if column == "kd":
                 rest = (*rest, "--teacher-path", teacher / "checkpoint_last.pt")
             arguments = (*common, *criterion, *WARMUP, *rest)
