@@ -597,9 +597,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     try:
         args.run(args)
         return 0
-    except UserError as error:
-        status, message = 1, str(error)
-    except OSError as error:
+    except (UserError, OSError) as error:
         line = told(error)
         if line is None:
             raise

@@ -1,7 +1,7 @@
 """What the command line shows without a traceback."""
 
 import errno
-from typing import Optional
+from typing import Optional, Union
 
 _AGAIN = "free some space and re-run the same command to resume"
 _CHOOSE = "choose another folder, or change its permissions"
@@ -17,8 +17,10 @@ class UserError(Exception):
     """A mistake or a circumstance that the user can correct: the message says what, where and how."""
 
 
-def told(error: OSError) -> Optional[str]:
-    """Where, what, and what the user can do about it, of an OSError of the file system; None of any other error."""
+def told(error: Union[UserError, OSError]) -> Optional[str]:
+    """What the user is told: of an OSError of the file system where, what, and what to do; None of another OSError."""
+    if isinstance(error, UserError):
+        return str(error)
     advice = None if error.errno is None else _DISK.get(error.errno)
     where = f"{error.filename}: " if error.filename else ""
     return advice and f"{where}{error.strerror}; {advice}"

@@ -61,10 +61,11 @@ def map_whole(function: Callable[[Item], Result], items: Sequence[Item], workers
     Raises:
         UserError: one of several was killed.
     """
-    if min(workers, len(items)) <= 1:
+    workers = min(workers, len(items))
+    if workers <= 1:
         yield from map(function, items)
         return
-    with _processes(min(workers, len(items)), what) as pool:
+    with _processes(workers, what) as pool:
         yield from pool.map(function, items)
 
 

@@ -22,17 +22,12 @@ def main() -> None:
     """
     try:
         run_worker(_complete)
-    except UserError as error:
-        message = str(error)
-    except OSError as error:
+    except (UserError, OSError) as error:
         line = told(error)
         if line is None:
             raise
-        message = line
-    else:
-        return
-    _say(failed=message)
-    sys.exit(1)
+        _say(failed=line)
+        sys.exit(1)
 
 
 def _complete() -> None:
