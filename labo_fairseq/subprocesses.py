@@ -4,10 +4,10 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from threading import Thread
-from typing import Callable, List, Mapping, Optional, Sequence
+from typing import Callable, Generator, List, Mapping, Optional, Sequence
 
 from .errors import UserError
 
@@ -87,6 +87,30 @@ def run_module(
     Raises:
         UserError: the command fails; the message says why.
     """
+    with open(log, "a", encoding="utf-8", newline="\n") as file, closing(
+        module_output(name, module, arguments, lambda: log, environment)
+    ) as lines:
+        for line in lines:
+            file.write(line + "\n")
+            file.flush()
+            watch(line)
+
+
+def module_output(
+    name: str,
+    module: str,
+    arguments: Sequence[str],
+    log: Callable[[], Path],
+    environment: Optional[Mapping[str, str]] = None,
+) -> Generator[str, None, None]:
+    """The lines that ``python -m MODULE ARGUMENTS`` prints, while it runs; see :func:`run_module`.
+
+    Args:
+        log: where the caller keeps the lines, for messages.
+
+    Raises:
+        UserError: after the last line, if the command fails.
+    """
     words = ErrorTail()
     process = subprocess.Popen(
         child_command(module, arguments),
@@ -100,19 +124,17 @@ def run_module(
     )
     Thread(target=_end_group, args=(process,), daemon=True).start()
     assert process.stdout is not None
-    with process, open(log, "a", encoding="utf-8", newline="\n") as file:
+    with process:
         for line in process.stdout:
-            file.write(line)
-            file.flush()
-            watch(line.rstrip("\n"))
             words.feed(line)
+            yield line.rstrip("\n")
         status = process.wait()
     if status == -signal.SIGKILL:
         raise UserError(
-            f"{name} was killed (SIGKILL), possibly out of memory; re-run the same command to resume, see {log}"
+            f"{name} was killed (SIGKILL), possibly out of memory; re-run the same command to resume, see {log()}"
         )
     if status != 0:
-        raise UserError(f"{name} ended with status {status}; see {log}: {words}")
+        raise UserError(f"{name} ended with status {status}; see {log()}: {words}")
 
 
 def _end_group(process: subprocess.Popen) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..checkpoints import load_checkpoint
 from ..data.types import Pair
-from ..evaluation.generate import Decoding, generation_log, translate_test
+from ..evaluation.generate import Decoding, TestSet, generation_log, translate_tests
 from ..evaluation.runs import Run
 from ..files import read_lines
 
@@ -59,7 +59,7 @@ def decode(run: Run, test: HeldOut, cache: Path) -> Hypotheses:
             output.unlink()
         checkpoint = run.existing_checkpoint()
         load_checkpoint(checkpoint)  # says in one line what fairseq would say in fifty
-        translate_test(run.data, checkpoint, *test.direction, test.split, Decoding(), output)
+        translate_tests(run.data, checkpoint, [TestSet(test.split, test.direction, output)], Decoding())
     subwords, probabilities = read_generation(generation_log(output))
     order = range(sentences)
     return Hypotheses(

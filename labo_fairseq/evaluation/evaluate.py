@@ -6,23 +6,26 @@ from typing import Dict, List, Optional, Sequence
 from ..checkpoints import average_checkpoints, load_checkpoint, newest_checkpoints
 from ..errors import UserError
 from ..files import locked, write_json
-from .generate import Decoding, translate_test
+from .generate import Decoding, TestSet, translate_tests
 from .metrics import Metric, Score, default_metrics, find_metric, score
 from .runs import Evaluation, Run, read_json, read_translation
 
 
 def evaluate(run: Run, checkpoint: Path, decoding: Decoding, folder: Path) -> Evaluation:
     """The default scores of ``checkpoint`` on every test set in every direction; ``folder`` keeps the translations."""
+    sets = [
+        TestSet(test, direction, folder / f"{run.data.split(test, *direction)}.{direction[1]}")
+        for direction in run.directions
+        for test in run.data.tests
+    ]
+    translate_tests(run.data, checkpoint, sets, decoding)
     tests: Dict[str, List[Score]] = {}
-    for source, target in run.directions:
-        scoring = run.data.scoring_for(target)
+    for one in sets:
+        scoring = run.data.scoring_for(one.direction[1])
         metrics = default_metrics(scoring, tokens=not run.data.uses_sentencepiece)
-        for test in run.data.tests:
-            name = run.data.split(test, source, target)
-            output = folder / f"{name}.{target}"
-            translate_test(run.data, checkpoint, source, target, test, decoding, output)
-            translation = read_translation(run.data, test, (source, target), output)
-            tests[name] = [score(metric, translation, scoring) for metric in metrics]
+        translation = read_translation(run.data, one.name, one.direction, one.output)
+        name = run.data.split(one.name, *one.direction)
+        tests[name] = [score(metric, translation, scoring) for metric in metrics]
     return Evaluation(checkpoint.name, decoding, tests)
 
 

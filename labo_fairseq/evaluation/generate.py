@@ -1,16 +1,22 @@
-"""Translations of a test set by ``fairseq-generate``."""
+"""Translations of test sets by ``fairseq-generate``."""
 
+import json
+from contextlib import closing
 from dataclasses import asdict, dataclass
+from itertools import takewhile
 from pathlib import Path
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, Iterable, List, Sequence, Tuple
 
 from tqdm import tqdm
 
 from ..data.moses import detokenize
 from ..data.prepared_corpus import Prepared
+from ..data.types import Pair
 from ..errors import UserError
 from ..files import atomic_write, read_lines, write_lines
-from ..subprocesses import USER_DIR, run_fairseq
+from ..subprocesses import USER_DIR, module_output
+
+_END = "labo_fairseq: end of a test set"
 
 
 @dataclass(frozen=True)
@@ -78,41 +84,72 @@ def generation_log(output: Path) -> Path:
     return output.with_suffix(".log")
 
 
-def translate_test(
-    data: Prepared, checkpoint: Path, source: str, target: str, test: str, decoding: Decoding, output: Path
-) -> None:
-    """Translate a test set, or "valid", into ``output``, a detokenized line per sentence, and :func:`tokens_of` it.
+@dataclass(frozen=True)
+class TestSet:
+    """What to translate: a test set, or "valid", in one direction; and where the translations go."""
+
+    name: str
+    direction: Pair
+    output: Path
+
+    @property
+    def translated(self) -> bool:
+        """Whether that is done."""
+        return self.output.exists() and tokens_of(self.output).exists()
+
+
+def translate_tests(data: Prepared, checkpoint: Path, tests: Sequence[TestSet], decoding: Decoding) -> None:
+    """Translate into each ``output``, a detokenized line per sentence, and :func:`tokens_of` it, in one process.
 
     Both are complete or absent; what is there already is not made again.
 
     Raises:
         UserError: fairseq fails, or leaves a sentence out.
     """
-    tokens = tokens_of(output)
-    if output.exists() and tokens.exists():
+    missing = [test for test in tests if not test.translated]
+    if not missing:
         return
-    lines = sum(1 for _ in read_lines(data.raw(data.split(test, source, target), target)))
-    hypotheses: Dict[int, str] = {}
-    log = generation_log(output)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    if log.exists():
-        log.unlink()
-    with tqdm(total=lines, desc=f"translate {test}", unit=" sentences") as bar:
+    commands = [_generate(data, checkpoint, test, decoding) for test in missing]
+    log = generation_log(missing[0].output)
+    arguments = [json.dumps(commands), _END]
+    with closing(
+        module_output("fairseq-generate", "labo_fairseq.generation_worker", arguments, lambda: log)
+    ) as printed:
+        for test in missing:
+            log = generation_log(test.output)
+            log.parent.mkdir(parents=True, exist_ok=True)
+            _keep(data, test, takewhile(lambda line: line != _END, printed), log)
+        for _ in printed:  # how it ended comes after its last line
+            pass
 
-        def watch(line: str) -> None:
+
+def _generate(data: Prepared, checkpoint: Path, test: TestSet, decoding: Decoding) -> List[str]:
+    """Arguments of ``fairseq-generate``."""
+    # fairseq-fixed leaves out the last batch, sentences of a test set included, unless it fills a multiple
+    batches = ("--max-tokens", "4096", "--required-batch-size-multiple", "1")
+    options = decoding_options(data, checkpoint, *test.direction, decoding)
+    return [*options, "--gen-subset", data.subset(test.name), *batches]
+
+
+def _keep(data: Prepared, test: TestSet, printed: Iterable[str], log: Path) -> None:
+    """Write down the translations that fairseq-generate prints, and in ``log`` all that it prints."""
+    target = test.direction[1]
+    lines = sum(1 for _ in read_lines(data.raw(data.split(test.name, *test.direction), target)))
+    hypotheses: Dict[int, str] = {}
+    with tqdm(total=lines, desc=f"translate {test.name}", unit=" sentences") as bar, open(
+        log, "w", encoding="utf-8", newline="\n"
+    ) as file:
+        for line in printed:
+            file.write(line + "\n")
+            file.flush()
             if line.startswith("D-"):
                 number, _, text = line[2:].split("\t", 2)
                 hypotheses[int(number)] = text
                 bar.update()
-
-        # fairseq-fixed leaves out the last batch, sentences of a test set included, unless it fills a multiple
-        batches = ("--max-tokens", "4096", "--required-batch-size-multiple", "1")
-        options = decoding_options(data, checkpoint, source, target, decoding)
-        run_fairseq("generate", [*options, "--gen-subset", data.subset(test), *batches], log, watch)
     if len(hypotheses) != lines:
-        raise UserError(f"fairseq-generate translated {len(hypotheses)} of {lines} lines of {test}; see {log}")
+        raise UserError(f"fairseq-generate translated {len(hypotheses)} of {lines} lines of {test.name}; see {log}")
     translations = [hypotheses[number] for number in range(lines)]
-    with atomic_write(tokens) as part:
+    with atomic_write(tokens_of(test.output)) as part:
         write_lines(part, translations)
-    with atomic_write(output) as part:
+    with atomic_write(test.output) as part:
         write_lines(part, finish(data, target, translations))
