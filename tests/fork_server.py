@@ -1,14 +1,16 @@
-"""fairseq's commands in processes that need not import fairseq first: it takes longer than the tests train.
+"""Commands in processes that need not import fairseq first: it takes longer than the tests train.
 
-The server is a Python that has imported what the console scripts import, and nothing of the plugin. For each command it
-forks; the child is what the script would be from there on, with its own arguments, variables, directory and output, and
-ends as a Python process does.
+The server is a Python that has imported what fairseq's console scripts import, and nothing of the plugin. For each
+command it forks; the child is what the script would be from there on, with its own arguments, variables, directory and
+output, and ends as a Python process does. What it starts itself, such as the training of ``labo-fairseq run``, are new
+processes.
 """
 
 import atexit
 import gc
 import importlib
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -16,7 +18,8 @@ import tempfile
 from contextlib import suppress
 
 #: not fairseq-hydra-train, which looks for plugins when Python starts
-COMMANDS = ("fairseq-train", "fairseq-generate", "fairseq-validate", "fairseq-interactive")
+FAIRSEQ = ("fairseq-train", "fairseq-generate", "fairseq-validate", "fairseq-interactive")
+COMMANDS = (*FAIRSEQ, "labo-fairseq")
 _AT_THE_START = ("PYTHON", "OMP_", "MKL_", "KMP_", "LD_")  # variables that are read when a process begins
 
 
@@ -24,11 +27,11 @@ class ForkServer:
     """A server, started with the first command; it ends with the process that started it, or when it is closed.
 
     Args:
-        commands: what it can run.
+        commands: of fairseq's, which it can run; labo-fairseq it can run always.
         environment: its variables; by default those of this process when it starts.
     """
 
-    def __init__(self, commands=COMMANDS, environment=None):
+    def __init__(self, commands=FAIRSEQ, environment=None):
         self._process = None
         self._commands = commands
         self._environment = environment
@@ -83,6 +86,7 @@ def main(*commands):
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
     mains = {name: importlib.import_module(f"fairseq_cli.{_module(name)}").cli_main for name in commands}
+    mains["labo-fairseq"] = _labo_fairseq
     with suppress(ImportError):  # older torch
         import torch._dynamo  # noqa: F401  an optimizer imports it
     _load_what_a_training_loads()
@@ -105,6 +109,11 @@ def main(*commands):
         _, status = os.waitpid(child, 0)
         replies.write(f"{os.WEXITSTATUS(status) if os.WIFEXITED(status) else -os.WTERMSIG(status)}\n")
         replies.flush()
+
+
+def _labo_fairseq():
+    logging.getLogger().handlers.clear()  # of fairseq_cli, which this command would not have imported
+    return importlib.import_module("labo_fairseq.cli").main()
 
 
 def _module(command):
