@@ -218,12 +218,11 @@ def labo_log_posterior_with(options: LaboOptions, logits: Tensor, support: Optio
 def labo_kernel(options: LaboOptions, logits: Tensor, plain: bool = False) -> Any:
     """What computes the objective of logits on this device and of this dtype.
 
-    Triton kernels on a GPU that has them, unless for float64, τ = ∞, or targets that are not ``plain`` indices;
-    a :class:`~labo_fairseq.losses.blockwise.BlockKernel` for everything else.
+    Triton kernels on a GPU that has them, unless for float64 or where PyTorch is to do it (``plain``), as for targets
+    that are no indices; a :class:`~labo_fairseq.losses.blockwise.BlockKernel` for everything else.
     """
     kernel = BlockKernel(partial(_block, options=options), len(LaboTerms._fields))
-    not_served = plain or logits.dtype == torch.float64 or options.tau == math.inf
-    if not_served or not logits.is_cuda or importlib.util.find_spec("triton") is None:
+    if plain or logits.dtype == torch.float64 or not logits.is_cuda or importlib.util.find_spec("triton") is None:
         return kernel
     from .triton_kernels import TritonKernel
 

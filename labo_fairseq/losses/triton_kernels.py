@@ -2,11 +2,12 @@
 
 The first kernel streams a row and keeps m = max z, s = Σ e^(z−m), s_τ = Σ e^((z−m)/τ) and t = Σ (z−m)·e^(z−m); where
 the maximum grows, all three sums are carried over to the new one. For large τ, where s_τ/K differs from 1
-in its last digits alone, it also keeps u = Σ (e^((z−m)/τ) − 1). The second kernel writes the gradient, scaled in
+in its last digits alone, it also keeps u = Σ (e^((z−m)/τ) − 1); for τ = ∞, which is label smoothing, u = Σ (z−m) in the
+place of s_τ. The second kernel writes the gradient, scaled in
 float32 before it is rounded. Padding is neither read nor summed. Between the two only (4, N) numbers live.
 
-The formulas are those of :mod:`.labo`, which serves every other device, float64 and τ = ∞. This module is
-imported only where Triton is installed.
+The formulas are those of :mod:`.labo`, which serves every other device and float64. This module is imported only where
+Triton is installed.
 """
 
 import math
@@ -42,7 +43,7 @@ def _log1p(y):
 @triton.jit
 def _statistics(
     logits, target, ignored, terms, saved, row_stride, n, k, inverse_tau, log_k, alpha, rho, z_loss,
-    adaptive: tl.constexpr, large_tau: tl.constexpr, block: tl.constexpr,
+    adaptive: tl.constexpr, large_tau: tl.constexpr, uniform: tl.constexpr, block: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0)
     skip = tl.load(ignored + row) != 0
@@ -64,11 +65,14 @@ def _statistics(
         e = tl.exp(x)
         t = kept * (t + step * s) + tl.sum(e * x, axis=0)
         s = kept * s + tl.sum(e, axis=0)
-        kept_tau = tl.exp(step * inverse_tau)
-        s_tau = kept_tau * s_tau + tl.sum(tl.exp(x * inverse_tau), axis=0)
-        if large_tau:
-            new_u = tl.where(columns < k, _expm1(x * inverse_tau), 0.0)
-            u = kept_tau * u + start * _expm1(step * inverse_tau) + tl.sum(new_u, axis=0)
+        if uniform:
+            u += start * step + tl.sum(tl.where(columns < k, x, 0.0), axis=0)
+        else:
+            kept_tau = tl.exp(step * inverse_tau)
+            s_tau = kept_tau * s_tau + tl.sum(tl.exp(x * inverse_tau), axis=0)
+            if large_tau:
+                new_u = tl.where(columns < k, _expm1(x * inverse_tau), 0.0)
+                u = kept_tau * u + start * _expm1(step * inverse_tau) + tl.sum(new_u, axis=0)
         m = new_m
     if skip:
         for field in tl.static_range(5):
@@ -83,16 +87,23 @@ def _statistics(
         nll = log_s - x_k
         # 0·inf is 0 here, as in the PyTorch path
         cross_entropy = tl.where(a == 1, 0.0, (1 - a) * nll)
-        log_mean = tl.log(s_tau) - log_k
-        if large_tau:
-            log_mean = tl.where(u > -0.5 * k, _log1p(u / k), log_mean)
-        loss = cross_entropy + a * (log_s - log_mean / inverse_tau)
+        if uniform:
+            s_tau += k
+            p_star = 1 / s_tau
+            annealed = u / s_tau
+        else:
+            p_star = tl.exp(x_k * inverse_tau) / s_tau
+            log_mean = tl.log(s_tau) - log_k
+            if large_tau:
+                log_mean = tl.where(u > -0.5 * k, _log1p(u / k), log_mean)
+            annealed = log_mean / inverse_tau
+        loss = cross_entropy + a * (log_s - annealed)
         lse = m + log_s
         tl.store(terms + row, loss + z_loss * lse * lse)
         tl.store(terms + n + row, nll)
         tl.store(terms + 2 * n + row, a)
         tl.store(terms + 3 * n + row, entropy)
-        tl.store(terms + 4 * n + row, tl.exp(x_k * inverse_tau) / s_tau)
+        tl.store(terms + 4 * n + row, p_star)
         tl.store(saved + row, m)
         tl.store(saved + n + row, s)
         tl.store(saved + 2 * n + row, s_tau)
@@ -123,7 +134,7 @@ def _gradient(
         for start in range(0, k, block):
             columns = start + tl.arange(0, block)
             z = tl.load(logits + columns, mask=columns < k, other=float("-inf")).to(tl.float32)
-            x = z - m
+            x = tl.maximum(z - m, -3.0e38)  # finite, as above
             g = of_p * tl.exp(x) - of_p_star * tl.exp(x * inverse_tau)
             g -= tl.where(columns == label, factor * (1 - a), 0.0)
             tl.store(grad + columns, g.to(grad.dtype.element_ty), mask=columns < k)
@@ -145,7 +156,8 @@ def statistics(options: LaboOptions, logits: Tensor, target: Tensor, ignored: Te
                 *(logits, target, ignored, terms, saved, logits.stride(0), n, k),
                 *(inverse_tau, math.log(k), fixed, options.rho, options.z_loss),
                 adaptive=alpha is None,
-                large_tau=options.tau > LARGE_TAU,
+                large_tau=LARGE_TAU < options.tau < math.inf,
+                uniform=options.tau == math.inf,
                 block=_block(k),
                 num_warps=_WARPS,
             )

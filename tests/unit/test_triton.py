@@ -24,11 +24,13 @@ from labo_fairseq.losses import triton_kernels
 
 scalars = {"row_stride": "i32", "grad_stride": "i32", "n": "i32", "k": "i32", "target": "*i64", "ignored": "*i1"}
 for kernel in (triton_kernels._statistics, triton_kernels._gradient):
-    for architecture, dtype in ((70, "fp16"), (80, "fp16"), (90, "bf16"), (90, "fp32")):
-        adaptive = dtype != "fp32"
+    for architecture, dtype, uniform in (
+        (70, "fp16", False), (80, "fp16", False), (90, "bf16", False), (90, "fp32", False), (90, "bf16", True)
+    ):
+        adaptive = dtype != "fp32" and not uniform
         kinds = {**scalars, "logits": "*" + dtype, "grad": "*" + dtype}
         kinds.update({name: "*fp32" for name in ("terms", "saved", "scale")})
-        fixed = {"adaptive": adaptive, "large_tau": not adaptive, "block": 4096}
+        fixed = {"adaptive": adaptive, "large_tau": dtype == "fp32", "uniform": uniform, "block": 4096}
         names = kernel.arg_names
         signature = {name: "constexpr" if name in fixed else kinds.get(name, "fp32") for name in names}
         constants = {(names.index(name),): value for name, value in fixed.items() if name in names}

@@ -8,7 +8,7 @@ import torch
 
 from labo_fairseq.losses import triton_kernels
 from labo_fairseq.losses.blockwise import differentiable_terms
-from labo_fairseq.losses.labo import LaboOptions, labo_kernel
+from labo_fairseq.losses.labo import LaboOptions, UniformSmoothing, labo_kernel
 from labo_fairseq.losses.triton_kernels import TritonKernel
 
 DEVICE = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
@@ -37,9 +37,12 @@ def terms_of(logits, target, ignored=None, options=LaboOptions()):  # noqa: B008
     return differentiable_terms(kernel_of(options, logits), logits, target, ignored)
 
 
-def check(logits, target, tau=1.25, alpha="adaptive", scale=None, z_loss=0.0, rtol=1e-4, atol=1e-5):
+def check(logits, target, tau=1.25, alpha="adaptive", z_loss=0.0, **kwargs):
+    check_options(LaboOptions(tau, alpha, z_loss=z_loss), logits, target, **kwargs)
+
+
+def check_options(options, logits, target, scale=None, rtol=1e-4, atol=1e-5):
     """All terms, and the gradient, against the PyTorch path in float64."""
-    options = LaboOptions(tau, alpha, z_loss=z_loss)
     scale = torch.ones(target.shape) if scale is None else scale
     z = logits.clone().requires_grad_()
     terms = terms_of(z, target, options=options)
@@ -59,6 +62,35 @@ def check(logits, target, tau=1.25, alpha="adaptive", scale=None, z_loss=0.0, rt
 @pytest.mark.parametrize("alpha", ["adaptive", 0.0, 0.1, 1.0])
 def test_any_shape(n, k, alpha):
     check(*draw(n, k), alpha=alpha)
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 0.1, 1.0, 1.5])
+@pytest.mark.parametrize("z_loss", [0.0, 0.3])
+@pytest.mark.parametrize("block", [64, 4096])
+def test_label_smoothing(monkeypatch, block, z_loss, epsilon):
+    """τ = ∞; the mass of smoothing that spares the target may be above 1."""
+    monkeypatch.setattr(triton_kernels, "_MAX_BLOCK", block)
+    options = UniformSmoothing(epsilon, z_loss)
+    for k in (2, 3, 128, 129, 1000):
+        check_options(options, *draw(3, k))
+    logits, target = draw(4, 333)
+    logits[0] = torch.linspace(-50, 50, 333)
+    logits[1] = torch.linspace(50, -50, 333)
+    logits[2] = torch.linspace(-1e4, 1e4, 333)
+    check_options(options, logits, target, scale=torch.arange(4.0))
+    for dtype in (torch.bfloat16, torch.float16):
+        check_options(options, *draw(4, 2000, dtype=dtype))
+
+
+def test_label_smoothing_of_masked_classes():
+    """Mass on a class of probability 0 costs without end, and its gradient is that mass."""
+    logits, target = draw(3, 40)
+    logits[:, 7] = -math.inf
+    z = logits.clone().requires_grad_()
+    loss = terms_of(z, target, options=UniformSmoothing(0.1))[0]
+    loss.sum().backward()
+    assert (loss > 1e30).all()
+    torch.testing.assert_close(z.grad[:, 7], torch.full((3,), -0.1 / 40) - 0.9 * (target == 7))
 
 
 @pytest.mark.parametrize("tau", [0.5, 1.0, 1.15, 5.0, 50.0, 1e4])
