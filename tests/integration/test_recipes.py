@@ -137,6 +137,17 @@ def test_the_benchmark_of_tables_reports_copies_of_a_run(multi30k):
     assert "14 runs, 21 cells: " in done.stdout
 
 
+def test_the_benchmark_of_generation_scores_beside_the_commands_of_others(multi30k, tmp_path):
+    program = Path(__file__).parents[2] / "benchmarks" / "generation.py"
+    done = run(sys.executable, program, finished(multi30k[0]), "--rounds", "1", "--out", tmp_path / "generation.json")
+    assert done.returncode == 0, done.stdout[-2000:]
+    written = json.loads((tmp_path / "generation.json").read_text(encoding="utf-8"))
+    assert (written["sentences"], written["tests"]) == (150, 3)
+    for name in ("labo-fairseq", "plain"):
+        assert written[name]["sentences_per_second"] == pytest.approx(150 / written["rounds"][0][name]["wall"])
+        assert written[name]["processor"] > 0
+
+
 def test_evaluate_with_calibrated_probabilities(multi30k):
     place = finished(multi30k[0])
     done = run(LABO, "evaluate", place, "--beam", "1", "--posterior", "--json")
