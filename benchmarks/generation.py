@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Sequence
 
-from labo_fairseq.evaluation.generate import Decoding, decoding_options
+from labo_fairseq.evaluation.generate import Decoding, TestSet, generate_options
 from labo_fairseq.evaluation.runs import Run, load_run
 from labo_fairseq.files import read_lines, write_json, write_lines
 
@@ -33,17 +33,17 @@ def plain(run: Run, folder: Path) -> None:
     """The commands that one would type without it."""
     source, target = run.directions[0]
     for test in run.data.tests:
-        options = decoding_options(run.data, run.existing_checkpoint(), source, target, Decoding())
-        batches = ("--max-tokens", "4096", "--required-batch-size-multiple", "1")
-        printed = _call([_command("fairseq-generate"), *options, "--gen-subset", run.data.subset(test), *batches])
+        wanted = TestSet(test, (source, target), folder / "text")
+        options = generate_options(run.data, run.existing_checkpoint(), wanted, Decoding())
+        printed = _call([_command("fairseq-generate"), *options])
         lines = (line[2:].split("\t", 2) for line in printed.splitlines() if line.startswith("D-"))
         hypotheses = {int(number): text for number, _, text in lines}
         write_lines(folder / "tokens", [hypotheses[number] for number in sorted(hypotheses)])
         with open(folder / "tokens", encoding="utf-8") as tokens:
             text = _call([_command("sacremoses"), "-l", target, "detokenize"], stdin=tokens)
-        (folder / "text").write_text(text, encoding="utf-8")
+        wanted.output.write_text(text, encoding="utf-8")
         reference = run.data.raw(run.data.split(test, source, target), target)
-        _call([_command("sacrebleu"), str(reference), "-i", str(folder / "text"), "-m", "bleu", "chrf"])
+        _call([_command("sacrebleu"), str(reference), "-i", str(wanted.output), "-m", "bleu", "chrf"])
 
 
 def measure(command: Callable[[], None]) -> Dict[str, float]:

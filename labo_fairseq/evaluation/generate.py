@@ -109,7 +109,7 @@ def translate_tests(data: Prepared, checkpoint: Path, tests: Sequence[TestSet], 
     missing = [test for test in tests if not test.translated]
     if not missing:
         return
-    commands = [_generate(data, checkpoint, test, decoding) for test in missing]
+    commands = [generate_options(data, checkpoint, test, decoding) for test in missing]
     log = generation_log(missing[0].output)
     arguments = [json.dumps(commands), _END]
     with closing(
@@ -123,7 +123,7 @@ def translate_tests(data: Prepared, checkpoint: Path, tests: Sequence[TestSet], 
             pass
 
 
-def _generate(data: Prepared, checkpoint: Path, test: TestSet, decoding: Decoding) -> List[str]:
+def generate_options(data: Prepared, checkpoint: Path, test: TestSet, decoding: Decoding) -> List[str]:
     """Arguments of ``fairseq-generate``."""
     # fairseq-fixed leaves out the last batch, sentences of a test set included, unless it fills a multiple
     batches = ("--max-tokens", "4096", "--required-batch-size-multiple", "1")

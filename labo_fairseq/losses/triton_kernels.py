@@ -156,7 +156,7 @@ def statistics(options: LaboOptions, logits: Tensor, target: Tensor, ignored: Te
                 *(logits, target, ignored, terms, saved, logits.stride(0), n, k),
                 *(inverse_tau, math.log(k), fixed, options.rho, options.z_loss),
                 adaptive=alpha is None,
-                large_tau=LARGE_TAU < options.tau < math.inf,
+                large_tau=options.tau > LARGE_TAU,
                 uniform=options.tau == math.inf,
                 block=_block(k),
                 num_warps=_WARPS,
