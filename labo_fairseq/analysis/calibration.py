@@ -24,7 +24,7 @@ from ..files import read_lines
 from ..reporting.figure import Figure, legend_above, marker_style, plain
 from ..reporting.table import Table
 from .base import Analysis, AnalysisResult
-from .hypotheses import TRANSLATIONS, VALID, HeldOut, decode, held_out
+from .hypotheses import TRANSLATIONS, VALID, HeldOut, Hypotheses, decode, held_out
 from .teacher_forcing import TeacherForcedModel, reference_pairs
 
 #: logits (N, K) → logarithms of probabilities (N, K)
@@ -295,12 +295,13 @@ class CalibrationAnalysis(AnalysisInBins):
         check_bins(bins)
         measured: List[Calibration] = []
         for name, run in runs_by_name(runs).items():
+            decoded = decode(run, held_out(run), folder / TRANSLATIONS)
             for direction in run.directions:
                 model = TeacherForcedModel(run, direction)
-                tests = [test for test in held_out(run) if test.direction == direction]
+                tests = [test for test in decoded if test.direction == direction]
                 kinds, temperature = probabilities_of(run, model, tests[0], name)
                 for test in tests:
-                    measured += _measure(run, model, test, name, kinds, temperature, bins, folder / TRANSLATIONS)
+                    measured += _measure(run, model, test, decoded[test], name, kinds, temperature, bins)
         order = [test.name for test in held_out(runs[0])]
         return calibration_result(sorted(measured, key=lambda one: order.index(one.test)), bins)
 
@@ -324,11 +325,11 @@ def _measure(
     run: Run,
     model: TeacherForcedModel,
     test: HeldOut,
+    hypotheses: Hypotheses,
     system: str,
     kinds: Dict[str, Probabilities],
     temperature: float,
     bins: int,
-    cache: Path,
 ) -> List[Calibration]:
     """The calibration of every kind of probabilities on one test set."""
     classwise = {kind: ClasswiseBins(len(model.symbols), bins) for kind in kinds}
@@ -345,7 +346,7 @@ def _measure(
         return told
 
     references = model.map(reference_pairs(run, test), tell, f"{system}, {test.name}, references")
-    means, chrf = _sentence_means(run, model, test, system, kinds, cache)
+    means, chrf = _sentence_means(run, model, test, hypotheses, system, kinds)
     measured = []
     for kind in kinds:
         tokens = join(told[kind] for told in references)
@@ -374,10 +375,14 @@ def _measure(
 
 
 def _sentence_means(
-    run: Run, model: TeacherForcedModel, test: HeldOut, system: str, kinds: Dict[str, Probabilities], cache: Path
+    run: Run,
+    model: TeacherForcedModel,
+    test: HeldOut,
+    hypotheses: Hypotheses,
+    system: str,
+    kinds: Dict[str, Probabilities],
 ) -> Tuple[Dict[str, np.ndarray], np.ndarray]:
     """By kind the mean probability (sentences,) of the tokens of each translation; chrF (sentences,)."""
-    hypotheses = decode(run, test, cache)
     sources = read_lines(run.data.subwords(test.name, test.direction[0]))
     pairs: List[Pair] = list(zip(sources, hypotheses.subwords))
 

@@ -116,12 +116,13 @@ class ConfidenceAnalysis(AnalysisInBins):
             for name, run in systems.items()
             for direction in run.directions
         }
+        decoded = {name: decode(run, tests, folder / TRANSLATIONS) for name, run in systems.items()}
         measured: List[Confidence] = []
         for test in tests:
             scores = source_scores(runs[0], test, counts)
             parts = {**dict(zip(PARTS, thirds(scores))), WHOLE: list(range(len(scores)))}
             for name, run in systems.items():
-                probabilities = decode(run, test, folder / TRANSLATIONS).probabilities
+                probabilities = decoded[name][test].probabilities
                 pairs = reference_pairs(run, test)
                 told = models[name, test.direction].map(pairs, predictions, f"{name}, {test.name}")
                 for part, indices in parts.items():

@@ -198,8 +198,10 @@ class FrequencyAnalysis(Analysis):
         systems, data = runs_by_name(runs), runs[0].data
         counts = training_counts(runs[0])
         scored: List[PartScore] = []
-        for test in held_out(runs[0]):
-            lines = {name: decode(run, test, folder / TRANSLATIONS).lines for name, run in systems.items()}
+        tests = held_out(runs[0])
+        decoded = {name: decode(run, tests, folder / TRANSLATIONS) for name, run in systems.items()}
+        for test in tests:
+            lines = {name: hypotheses[test].lines for name, hypotheses in decoded.items()}
             references = list(read_lines(data.raw(test.name, test.direction[1])))
             scoring = data.scoring_for(test.direction[1])
             scored += score_parts(test.name, source_scores(runs[0], test, counts), lines, references, scoring)

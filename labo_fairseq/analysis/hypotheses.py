@@ -1,9 +1,10 @@
 """Best hypotheses of runs on their validation and test sets, as text, as subwords and as probabilities."""
 
 import hashlib
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, List, Tuple
+from typing import Dict, List, Sequence, Tuple
 
 import numpy as np
 
@@ -45,23 +46,33 @@ def held_out(run: Run) -> List[HeldOut]:
     ]
 
 
-def decode(run: Run, test: HeldOut, cache: Path) -> Hypotheses:
+def decode(run: Run, tests: Sequence[HeldOut], cache: Path) -> Dict[HeldOut, Hypotheses]:
     """The run's own translations where it has them, else translations that are kept in ``cache``.
 
     Raises:
         UserError: fairseq fails.
     """
-    sentences = sum(1 for _ in read_lines(run.data.raw(test.name, test.direction[1])))
-    output = run.hypotheses(test.split, test.direction)
-    if not _is_complete(output, sentences):
-        output = cache / model_identity(run) / output.name
-        if output.exists() and not _is_complete(output, sentences):
-            output.unlink()
+    outputs: Dict[HeldOut, Path] = {}
+    missing: List[TestSet] = []
+    for test in tests:
+        output = run.hypotheses(test.split, test.direction)
+        if not _is_complete(run, test, output):
+            output = cache / model_identity(run) / output.name
+            if not _is_complete(run, test, output):
+                with suppress(FileNotFoundError):
+                    output.unlink()
+                missing.append(TestSet(test.split, test.direction, output))
+        outputs[test] = output
+    if missing:
         checkpoint = run.existing_checkpoint()
         load_checkpoint(checkpoint)  # says in one line what fairseq would say in fifty
-        translate_tests(run.data, checkpoint, [TestSet(test.split, test.direction, output)], Decoding())
+        translate_tests(run.data, checkpoint, missing, Decoding())
+    return {test: _read(output) for test, output in outputs.items()}
+
+
+def _read(output: Path) -> Hypotheses:
     subwords, probabilities = read_generation(generation_log(output))
-    order = range(sentences)
+    order = range(len(subwords))
     return Hypotheses(
         list(read_lines(output)), [subwords[index] for index in order], [probabilities[index] for index in order]
     )
@@ -91,7 +102,10 @@ def model_identity(run: Run) -> str:
     return f"{run.folder.resolve().name}-{hashlib.sha256(repr(traits).encode()).hexdigest()[:8]}"
 
 
-def _is_complete(output: Path, sentences: int) -> bool:
+def _is_complete(run: Run, test: HeldOut, output: Path) -> bool:
     """Whether translations are there, and the log that holds their probabilities."""
     log = generation_log(output)
-    return output.exists() and log.exists() and sorted(read_generation(log)[1]) == list(range(sentences))
+    if not (output.exists() and log.exists()):
+        return False
+    sentences = sum(1 for _ in read_lines(run.data.raw(test.name, test.direction[1])))
+    return sorted(read_generation(log)[1]) == list(range(sentences))

@@ -126,7 +126,8 @@ def translate_tests(data: Prepared, checkpoint: Path, tests: Sequence[TestSet], 
 def generate_options(data: Prepared, checkpoint: Path, test: TestSet, decoding: Decoding) -> List[str]:
     """Arguments of ``fairseq-generate``."""
     # fairseq-fixed leaves out the last batch, sentences of a test set included, unless it fills a multiple
-    batches = ("--max-tokens", "4096", "--required-batch-size-multiple", "1")
+    # a worker that reads ahead would outlive its test set, and the next one would wait five seconds for its end
+    batches = ("--max-tokens", "4096", "--required-batch-size-multiple", "1", "--num-workers", "0")
     options = decoding_options(data, checkpoint, *test.direction, decoding)
     return [*options, "--gen-subset", data.subset(test.name), *batches]
 

@@ -82,7 +82,7 @@ def test_probabilities_of_chosen_tokens_are_those_under_teacher_forcing(pair, tm
     monkeypatch.setattr("labo_fairseq.analysis.teacher_forcing._TOKENS", batch)
     labo = load_run(pair[1])
     test = held_out(labo)[1]
-    decoded = decode(labo, test, tmp_path)
+    decoded = decode(labo, [test], tmp_path)[test]
     assert not list(tmp_path.iterdir()), "the run has these translations"
     log = generation_log(labo.hypotheses(test.split, test.direction))
     lines = (line.split("\t") for line in read_lines(log) if line.startswith("H-"))
@@ -142,17 +142,17 @@ def test_translations_of_another_model_are_not_taken(pair, tmp_path):
     """As after a training that was started over in the same folder."""
     labo = load_run(pair[1])
     valid = held_out(labo)[0]
-    decode(labo, valid, tmp_path)
+    decode(labo, [valid], tmp_path)
     checkpoint = labo.checkpoint
     status = checkpoint.stat()
     os.utime(checkpoint, ns=(status.st_atime_ns, status.st_mtime_ns + 10**9))
-    decode(labo, valid, tmp_path)
+    decode(labo, [valid], tmp_path)
     os.utime(checkpoint, ns=(status.st_atime_ns, status.st_mtime_ns))
     assert len(list(tmp_path.iterdir())) == 2
     # half a log is no log
     for log in tmp_path.glob("*/valid.log"):
         log.write_bytes(log.read_bytes()[:5000])
-    assert len(decode(labo, valid, tmp_path).probabilities) == 50
+    assert len(decode(labo, [valid], tmp_path)[valid].probabilities) == 50
 
 
 def test_confidence(pair, analysed):

@@ -8,6 +8,7 @@ from checkouts import ROOT
 from fairseq_runs import run
 
 BENCHMARKS = ROOT / "benchmarks"
+pytestmark = pytest.mark.once
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -26,8 +27,14 @@ def test_loss(tmp_path, dtype):
     assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_training(bible, tmp_path):
-    options = ("--updates", "6", "--rounds", "1", "--vocabulary", "300", "--methods", "labo", "--data", tmp_path / "d")
+@pytest.fixture(scope="module")
+def text(bible, tmp_path_factory):
+    """Options of those that train: the Bible, prepared by the first of them."""
+    return ("--vocabulary", "300", "--data", tmp_path_factory.mktemp("benchmarks") / "data")
+
+
+def test_training(text, tmp_path):
+    options = ("--updates", "6", "--rounds", "1", "--methods", "labo", *text)
     settings = ("model=transformer_tiny", "dataset.max_tokens=400")
     done = run(sys.executable, BENCHMARKS / "training.py", *options, *settings, "--out", tmp_path / "training.json")
     assert done.returncode == 0, done.stdout[-3000:]
@@ -53,3 +60,24 @@ def test_preparation(bible, tmp_path):
         assert (row["published"], row["same"]) == (None, None)
     assert written["wmt14_hours"] == {"ours": pytest.approx(4_508_785 / rows["whole"]["ours"]["lines"] / 3600)}
     assert (tmp_path / "preparation.md").read_text(encoding="utf-8").count("\n") == 2 + len(rows)
+
+
+def test_update(text, tmp_path):
+    options = ("--updates", "3", "--warm", "1", *text)
+    settings = ("model=transformer_tiny", "dataset.max_tokens=400")
+    program = (sys.executable, BENCHMARKS / "update.py", *options, "--methods", "ls", "labo, fused", "--out")
+    done = run(*program, tmp_path / "update.json", *settings)
+    assert done.returncode == 0, done.stdout[-3000:]
+    rows = json.loads((tmp_path / "update.json").read_text(encoding="utf-8"))["rows"]
+    assert [row["method"] for row in rows] == ["ls", "labo, fused"]
+    for row in rows:
+        assert sum(row["shares"].values()) == pytest.approx(1)
+        for name in ("loss", "optimizer", "other products", "element-wise", "Python"):
+            assert row["shares"][name] > 0, name
+    (ls, fused) = (row["shares"] for row in rows)
+    assert ls["output layer"] > 0
+    assert fused["output layer"] == 0, "its products belong to the loss"
+    shown = {line[:16].strip(): line.split()[-3:] for line in done.stdout.splitlines()}
+    for name, share in ls.items():
+        assert f"{100 * share:.1f}" in shown[name]
+    assert (tmp_path / "update.png").read_bytes().startswith(b"\x89PNG")

@@ -107,6 +107,7 @@ def test_a_run_is_for_one_process(finished):
     assert said.startswith(f"labo-fairseq run: another process is at work in {folder / MADE}")
 
 
+@pytest.mark.once
 def test_killed_and_resumed(finished, tmp_path):
     """Killed in the middle of the training, its last checkpoint cut, the same command ends with the same scores."""
     folder = tmp_path / "runs"
@@ -144,6 +145,7 @@ def test_killed_after_the_last_update(finished):
     assert json.loads((folder / MADE / "result.json").read_text(encoding="utf-8"))["evaluation"] == evaluation
 
 
+@pytest.mark.once
 def test_fresh_starts_over(finished):
     folder = finished[0]
     before = (folder / MADE / "train.log").stat().st_mtime

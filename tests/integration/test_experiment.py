@@ -167,6 +167,7 @@ def test_nothing_to_report(finished, tmp_path):
     assert "no run of small below" in done.stdout
 
 
+@pytest.mark.once
 def test_killed_and_resumed(finished, tmp_path):
     """Killed while a run trains, its processes die with it, and the same command ends with the same scores."""
     _, folder, _ = finished

@@ -33,6 +33,7 @@ def extended(tmp_path_factory):
     return root
 
 
+@pytest.mark.once
 def test_a_new_method_trains_and_is_reported(extended, multi30k, tmp_path):
     folder = tmp_path / "runs"
     shutil.copytree(multi30k[0], folder)

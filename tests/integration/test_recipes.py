@@ -130,6 +130,7 @@ def test_compare(multi30k):
     assert "has no test set 'x': choose from test_2016_flickr, " in done.stdout
 
 
+@pytest.mark.once
 def test_the_benchmark_of_tables_reports_copies_of_a_run(multi30k):
     program = Path(__file__).parents[2] / "benchmarks" / "report.py"
     done = run(sys.executable, program, finished(multi30k[0]), "--seeds", "2")
@@ -137,6 +138,7 @@ def test_the_benchmark_of_tables_reports_copies_of_a_run(multi30k):
     assert "14 runs, 21 cells: " in done.stdout
 
 
+@pytest.mark.once
 def test_the_benchmark_of_generation_scores_beside_the_commands_of_others(multi30k, tmp_path):
     program = Path(__file__).parents[2] / "benchmarks" / "generation.py"
     done = run(sys.executable, program, finished(multi30k[0]), "--rounds", "1", "--out", tmp_path / "generation.json")

