@@ -2,7 +2,7 @@
 
 The server is a Python that has imported what fairseq's console scripts import, and nothing of the plugin. For each
 command it forks; the child is what the command would be from there on, with its own arguments, variables, directory and
-output, and ends as a Python process does. The Python programs that ``labo-fairseq`` starts come from the server too: in
+output, and ends with its status. The Python programs that ``labo-fairseq`` starts come from the server too: in
 their place starts a process that asks the server for them, and ends as they end.
 """
 
@@ -18,6 +18,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from contextlib import suppress
 
 #: not fairseq-hydra-train, which looks for plugins when Python starts
@@ -151,9 +152,26 @@ def _answer(connection, mains):
     os.environ.update(job["environment"])
     os.chdir(job["folder"])
     sys.argv = job["arguments"]
-    if sys.argv[0] == _PROGRAM:
-        return _program()
-    return mains[os.path.basename(sys.argv[0])]()
+    _end(_program if sys.argv[0] == _PROGRAM else mains[os.path.basename(sys.argv[0])])
+
+
+def _end(function):
+    """Call it and exit as Python does, but for taking apart, and so copying, all that was imported."""
+    try:
+        code = function()
+    except SystemExit as end:
+        code = end.code
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        code = 1
+    if isinstance(code, str):
+        print(code, file=sys.stderr)
+        code = 1
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(code or 0)
 
 
 def _labo_fairseq():
