@@ -65,8 +65,26 @@ def merge_files(
         plain: Any = OmegaConf.to_container(config)
         _check(plain, merged)
     except (OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
-        raise UserError(f"the settings {' '.join(overrides)} do not fit: {str(error).splitlines()[0]}") from None
+        raise _misfit(overrides, error) from None
     return merged
+
+
+def check_with_fairseq(config: Config, overrides: Sequence[str] = ()) -> None:
+    """See that fairseq will take ``config``, which ``overrides`` are part of, as far as its types tell.
+
+    Raises:
+        UserError: it will not.
+    """
+    from ..criterions.validation import check_settings  # fairseq takes seconds
+
+    try:
+        check_settings(config)
+    except (OmegaConfBaseException, ValueError) as error:
+        raise _misfit(overrides, error) from None
+
+
+def _misfit(overrides: Sequence[str], error: Exception) -> UserError:
+    return UserError(f"the settings {' '.join(overrides)} do not fit: {str(error).splitlines()[0]}")
 
 
 def has_warmup(method: str) -> bool:
@@ -97,7 +115,7 @@ def _of_method(schedule: Any, method: Any) -> Any:
 def _check(config: Config, merged: Config) -> None:
     """ValueError where ``merged``, which is ``config`` with settings, cannot be trained with.
 
-    So what is wrong is said in one line, and before a corpus is prepared; fairseq checks the rest.
+    So what is wrong is said in one line, and before a corpus is prepared; see also :func:`check_with_fairseq`.
     """
     for name, section in config.items():
         if isinstance(section, dict) and not isinstance(merged[name], dict):
@@ -119,9 +137,6 @@ def _check(config: Config, merged: Config) -> None:
     for name in ("no_save", "no_last_checkpoints"):
         if merged.get("checkpoint", {}).get(name):
             raise ValueError(f"checkpoint.{name} leaves no checkpoint to resume from or to score: leave it out")
-    from ..criterions.validation import check_settings  # fairseq takes seconds, which only a training is worth
-
-    check_settings(merged)
 
 
 def _counts(value: Any) -> bool:

@@ -20,7 +20,7 @@ from ..data.types import Corpus, Pair
 from ..errors import UserError
 from ..evaluation.runs import BEST, Run
 from ..files import SPECIAL_IN_DATA, check_folder, locked, methods, shipped_corpora
-from .config import Config, has_warmup, merge_files
+from .config import Config, check_with_fairseq, has_warmup, merge_files
 from .run_directory import run_folder
 from .sizing import choose, is_open, measure, tokenizer_for, without_moses
 
@@ -172,33 +172,39 @@ def run_config(setup: Setup, method: str, seed: int, overrides: Sequence[str] = 
     small: List[str] = list(_SMOKE_SETTINGS) if smoke else []
     if smoke and has_warmup(method):
         small.append(_SMOKE_WARMUP)
-    config = configuration(setup, method, [*small, f"common.seed={seed}", *overrides])
+    config = configuration(setup, method, overrides, [*small, f"common.seed={seed}"])
     if setup.training.checkpoint == BEST and config["dataset"].get("disable_validation"):
         raise UserError("dataset.disable_validation leaves no best checkpoint, which is the one scored: leave it out")
     return config
 
 
-def configuration(setup: Setup, method: str, overrides: Sequence[str] = ()) -> Config:
+def configuration(setup: Setup, method: str, overrides: Sequence[str] = (), own: Sequence[str] = ()) -> Config:
     """The set-up's training with a method of ``configs/criterion``, and ``overrides`` on top.
 
+    Args:
+        own: overrides below those, of which fairseq is known to take them.
+
     Raises:
-        UserError: see :func:`merge_files`.
+        UserError: see :func:`merge_files` and :func:`check_with_fairseq`.
     """
     if method not in methods():
         raise UserError(f"unknown method {method!r}: choose from {', '.join(methods())}")
     if isinstance(setup.recipe, SentencePieceRecipe) and setup.recipe.multilingual:
         task = "multilingual"
         languages = sorted({language for direction in setup.directions for language in direction})
-        own: Dict[str, Any] = {
+        directions: Dict[str, Any] = {
             "task.lang_pairs": ",".join(map("-".join, setup.directions)),
             "task.langs": languages,
             "task.encoder_langtok": language_token(setup.directions),
         }
     else:
         task = "sentencepiece" if isinstance(setup.recipe, SentencePieceRecipe) else "bilingual"
-        own = dict(zip(("task.source_lang", "task.target_lang"), setup.directions[0]))
+        directions = dict(zip(("task.source_lang", "task.target_lang"), setup.directions[0]))
     groups = {"common": "default", "task": task, "optimizer": "adam_inverse_sqrt", **setup.training.groups}
-    return merge_files(groups, method, {**own, **setup.training.settings}, overrides)
+    config = merge_files(groups, method, {**directions, **setup.training.settings}, [*own, *overrides])
+    if overrides or not setup.corpus.shipped:
+        check_with_fairseq(config, overrides)
+    return config
 
 
 def available() -> Sequence[str]:

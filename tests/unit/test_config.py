@@ -1,5 +1,7 @@
 """The configurations: composed from parts, the paper's settings, the same updates on any number of workers."""
 
+import sys
+
 import pytest
 import yaml
 from fairseq_runs import command, run
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from labo_fairseq.checkpoints import load_checkpoint
 from labo_fairseq.data.corpora.declaration import load_declaration
 from labo_fairseq.errors import UserError
-from labo_fairseq.experiments.config import for_machines, for_workers
+from labo_fairseq.experiments.config import check_with_fairseq, for_machines, for_workers
 from labo_fairseq.experiments.machines import Machines
 from labo_fairseq.experiments.recipes import available, compose
 from labo_fairseq.files import configs, methods, shipped_corpora
@@ -30,6 +32,7 @@ def test_settings_are_the_papers(name):
     """Section 4.1 and appendix F, but for the two corpora that the paper has not."""
     corpus, direction, method = name.split("_")
     config = compose(name)
+    check_with_fairseq(config)  # which compose() leaves out where nothing is changed
     criterion = config["criterion"]
     if method in ("ce", "ls", "labo"):
         assert criterion["label_smoothing"] == (0.0 if method == "ce" else 0.1)
@@ -55,6 +58,17 @@ def test_settings_are_the_papers(name):
     best = "accuracy" if direction == "multilingual" else "bleu"
     assert config["checkpoint"]["best_checkpoint_metric"] == best
     assert config["checkpoint"]["maximize_best_checkpoint_metric"]
+
+
+def test_fairseq_is_left_out_where_nothing_is_changed():
+    program = """import sys
+from labo_fairseq import cli
+from labo_fairseq.experiments.recipes import find, run_config
+assert run_config(find("multi30k", "de-en"), "labo", 3, {}, smoke=True)["common"]["seed"] == 3
+sys.exit("fairseq" in sys.modules)"""
+    for overrides, status in (([], 0), (["criterion.tau=2"], 1)):
+        done = run(sys.executable, "-c", program.format(overrides))
+        assert done.returncode == status, done.stdout
 
 
 def test_overrides():
