@@ -151,7 +151,7 @@ def test_a_network_learns_and_the_best_epoch_on_validation_images_is_kept():
     from labo_fairseq.images.training import predict
 
     logits = predict(network, DATA.valid, PIXELS, torch.device("cpu"))
-    assert accuracy_and_nll(logits, DATA.valid.labels) == pytest.approx((max(ranks)[0], -max(ranks)[1]), rel=1e-6)
+    assert accuracy_and_nll(logits, DATA.valid.labels) == (max(ranks)[0], -max(ranks)[1])
 
 
 def test_without_validation_images_the_last_epoch_counts():
@@ -247,7 +247,7 @@ def test_mixed_images_have_the_shares_of_their_labels():
         trainer("kr_ls", mixing)
 
 
-@pytest.mark.parametrize("options", [{"precision": "bf16"}, {"channels_last": False}])
+@pytest.mark.parametrize("options", [{"precision": "bf16"}, {"channels_last": True}])
 def test_other_precisions_and_formats_train(options):
     whole = trainer(recipe=Recipe(epochs=2, batch=15, lr=0.05)).train()
     other = trainer(recipe=Recipe(epochs=2, batch=15, lr=0.05, **options)).train()
