@@ -8,6 +8,7 @@ import torch
 
 from labo_fairseq import criterions  # noqa: F401  registers them
 from labo_fairseq.criterions.posterior import log_posterior_of
+from labo_fairseq.losses import cross_entropy_log_posterior
 from labo_fairseq.losses.posterior import FLOOR
 
 K = 7
@@ -73,6 +74,12 @@ def test_posterior_of_every_method(p, method):
     # all but cross-entropy keep a share of the prediction, so that nothing becomes impossible
     expected = y if method == "cross_entropy" else (1 - FLOOR) * y + FLOOR * p
     torch.testing.assert_close(log_posterior(p.log() + 3).exp(), expected, rtol=1e-9, atol=1e-12)
+
+
+def test_no_mass_is_cross_entropy(p):
+    """Which analyses know to leave out: it is what the model predicts."""
+    for options in ({"_name": "cross_entropy"}, {"_name": "label_smoothed_cross_entropy", "label_smoothing": 0.0}):
+        assert log_posterior_of(SimpleNamespace(**options), 10) is cross_entropy_log_posterior
 
 
 @pytest.mark.parametrize("name", ["knowledge_distillation", "another_projects_loss"])
