@@ -143,10 +143,8 @@ def _group(event: Any, forward: Dict[int, str]) -> Optional[str]:
     """None for what is no operation, which counts as Python's."""
     if "::" not in event.name or event.name.startswith("autograd::"):
         return None
-    group = _range_of(event)
-    for one in _lineage(event):
-        if one.name.startswith("autograd::engine"):
-            group = group or forward.get(one.sequence_nr)
+    backward = (forward.get(one.sequence_nr) for one in _lineage(event) if one.name.startswith("autograd::engine"))
+    group = _range_of(event) or next(filter(None, backward), None)
     if group:
         return group
     for one in _lineage(event):
@@ -193,11 +191,11 @@ def main() -> None:
     arguments = parser.parse_intermixed_args()
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # operations of a GPU end after those that start them
     data = prepare(arguments.vocabulary, arguments.data)
-    updates = arguments.warm + arguments.updates
+    updates, settings = arguments.warm + arguments.updates, ["dataset.num_workers=0", *arguments.settings]
+    configurations = {method: configuration(method, updates, settings) for method in arguments.methods}
     rows = []
-    for method in arguments.methods:
+    for method, config in configurations.items():
         with get_context("spawn").Pool(1) as pool:
-            config = configuration(method, updates, ["dataset.num_workers=0", *arguments.settings])
             rows.append({"method": method, "shares": pool.apply(profile, (config, data, arguments.warm))})
     print(table(rows))
     write_json(
@@ -206,7 +204,7 @@ def main() -> None:
             "torch": torch.__version__,
             "python": platform.python_version(),
             "machine": f"{torch.get_num_threads()} threads",
-            "configuration": configuration(arguments.methods[0], updates, arguments.settings),
+            "configuration": configurations[arguments.methods[0]],
             "bpe_operations": arguments.vocabulary,
             "rows": rows,
         },

@@ -113,8 +113,7 @@ def _stand_in(program):
 
 def main(listener, *commands):
     os.dup2(2, 1)
-    with suppress(ImportError):  # Hydra 1.0's
-        _copy_no_parents()
+    _copy_no_parents()
     mains = {name: importlib.import_module(f"fairseq_cli.{_module(name)}").cli_main for name in commands}
     mains["labo-fairseq"] = _labo_fairseq
     with suppress(ImportError):  # older torch
