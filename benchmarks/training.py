@@ -5,7 +5,8 @@
   python benchmarks/training.py --methods ls labo --rounds 5
 
 The text is the Bible, German to English, which pip can fetch. In a round every method trains the same updates in a
-fresh process; LABO without a smoothing warm-up, so that every update is one of its own.
+fresh process; LABO without a smoothing warm-up, so that every update is one of its own. Distillation learns from a
+model of the same size, cross-entropy's after one update.
 
 speed    median over the rounds of (target tokens per second / those of fairseq's label smoothing in the same round), by
          fairseq's own count; of a round, the median of its log's intervals but for the first, which warms up.
@@ -21,16 +22,17 @@ import platform
 import resource
 import statistics
 import tempfile
+from contextlib import contextmanager
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 import torch
 from tqdm import tqdm
 
 from labo_fairseq.data.prepared_corpus import Prepared
-from labo_fairseq.experiments.config import Config, for_machines, to_yaml, with_paths
+from labo_fairseq.experiments.config import Config, for_machines, takes_teachers, to_yaml, with_paths
 from labo_fairseq.experiments.machines import Machines
 from labo_fairseq.experiments.recipes import compose, find, prepare_corpus
 from labo_fairseq.files import write_json
@@ -39,15 +41,22 @@ from labo_fairseq.subprocesses import run_fairseq
 
 BASE = "ls"
 NO_WARMUP = "criterion.smoothing_warmup_steps=0"
+FUSED = "criterion.fused_projection=true"
+RDROP = "criterion.rdrop_alpha=5"
 #: name → criterion, and settings of its own
 METHODS: Dict[str, Tuple[str, Tuple[str, ...]]] = {
     BASE: ("ls", ()),
     "ce": ("ce", ()),
     "labo": ("labo", (NO_WARMUP,)),
-    "labo, fused": ("labo", (NO_WARMUP, "criterion.fused_projection=true")),
+    "labo, fused": ("labo", (NO_WARMUP, FUSED)),
     "cp": ("cp", ()),
     "fl": ("fl", ()),
     "afl": ("afl", ()),
+    "kd": ("kd", ()),
+    "ls-rdrop": ("ls-rdrop", ()),
+    "ls-rdrop, fused": ("ls-rdrop", (FUSED,)),
+    "labo-rdrop": ("labo", (NO_WARMUP, RDROP)),
+    "labo-rdrop, fused": ("labo", (NO_WARMUP, RDROP, FUSED)),
 }
 
 
@@ -56,9 +65,23 @@ class Measured(NamedTuple):
     memory: float  # MiB at the peak
 
 
-def configuration(method: str, updates: int, overrides: List[str]) -> Config:
-    """What to train: no validation, no checkpoints, nothing but updates."""
+@contextmanager
+def configurations(
+    methods: List[str], updates: int, data: Prepared, overrides: List[str]
+) -> Iterator[Dict[str, Config]]:
+    """What to train, by method: no validation, no checkpoints, nothing but updates. A teacher exists in the context."""
+    with tempfile.TemporaryDirectory() as folder:
+        teaching: Tuple[str, ...] = ()
+        if any(takes_teachers(METHODS[method][0]) for method in methods):
+            config = _configuration("ce", 1, overrides)
+            config["checkpoint"]["no_save"] = False
+            teaching = (f"criterion.teacher_path={_run(config, data, Path(folder)) / 'checkpoint_last.pt'}",)
+        yield {method: _configuration(method, updates, overrides, teaching) for method in methods}
+
+
+def _configuration(method: str, updates: int, overrides: List[str], teaching: Tuple[str, ...] = ()) -> Config:
     criterion, own = METHODS[method]
+    own += teaching if takes_teachers(criterion) else ()
     bare = (
         *(f"optimization.max_update={updates}", f"common.log_interval={max(1, updates // 6)}"),
         *("dataset.disable_validation=true", "task.eval_bleu=false"),
@@ -70,14 +93,19 @@ def configuration(method: str, updates: int, overrides: List[str]) -> Config:
     return config
 
 
+def _run(config: Config, data: Prepared, folder: Path) -> Path:
+    """The folder of the checkpoints of a training, whose log is ``folder/train.log``."""
+    save = folder / "save"
+    (folder / "training.yaml").write_text(to_yaml(with_paths(config, data, save)), encoding="utf-8")
+    run_fairseq("hydra_train", ["--config-dir", str(folder), "--config-name", "training"], folder / "train.log")
+    return save
+
+
 def train(config: Config, data: Prepared) -> Measured:
     """One training; call it in a fresh process, whose children it accounts for."""
     with tempfile.TemporaryDirectory() as work:
-        folder = Path(work)
-        (folder / "training.yaml").write_text(to_yaml(with_paths(config, data, folder / "save")), encoding="utf-8")
-        log = folder / "train.log"
-        run_fairseq("hydra_train", ["--config-dir", str(folder), "--config-name", "training"], log)
-        curves = read_curves(log)["train"]
+        _run(config, data, Path(work))
+        curves = read_curves(Path(work) / "train.log")["train"]
     speeds = [speed for _, speed in sorted(curves["wps"].items())]
     if torch.cuda.is_available():
         total = torch.cuda.get_device_properties(0).total_memory / 2**20
@@ -87,17 +115,15 @@ def train(config: Config, data: Prepared) -> Measured:
     return Measured(statistics.median(speeds[1:]), peak)
 
 
-def measure(
-    methods: List[str], data: Prepared, updates: int, rounds: int, overrides: List[str]
-) -> List[Dict[str, Any]]:
+def measure(configs: Dict[str, Config], data: Prepared, rounds: int) -> List[Dict[str, Any]]:
     """One row per method."""
-    measured: Dict[str, List[Measured]] = {method: [] for method in methods}
-    with tqdm(total=rounds * len(methods), unit=" trainings") as bar:
+    measured: Dict[str, List[Measured]] = {method: [] for method in configs}
+    with tqdm(total=rounds * len(configs), unit=" trainings") as bar:
         for _ in range(rounds):
-            for method in methods:
+            for method, config in configs.items():
                 bar.set_description(method)
                 with get_context("spawn").Pool(1) as pool:
-                    measured[method].append(pool.apply(train, (configuration(method, updates, overrides), data)))
+                    measured[method].append(pool.apply(train, (config, data)))
                 bar.update()
     rows = []
     for method, mine in measured.items():
@@ -118,10 +144,10 @@ def measure(
 
 def table(rows: List[Dict[str, Any]]) -> str:
     columns = ["speed", "memory", "memory_mib", *(["tokens_per_second"] if "tokens_per_second" in rows[0] else [])]
-    lines = [f"{'':<16}" + "".join(f"{column:>20}" for column in columns)]
+    lines = [f"{'':<20}" + "".join(f"{column:>20}" for column in columns)]
     for row in rows:
         digits = (2 if column in ("speed", "memory") else 0 for column in columns)
-        lines.append(f"{row['method']:<16}" + "".join(f"{row[c]:>20,.{d}f}" for c, d in zip(columns, digits)))
+        lines.append(f"{row['method']:<20}" + "".join(f"{row[c]:>20,.{d}f}" for c, d in zip(columns, digits)))
     return "\n".join(lines)
 
 
@@ -133,21 +159,29 @@ def prepare(vocabulary: int, folder: Optional[Path]) -> Prepared:
     )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS), metavar="METHOD")
+def options(description: str, methods: List[str]) -> argparse.ArgumentParser:
+    """The options that the programs share which train; ``methods`` are trained unless the user names others."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    choices = {"choices": list(METHODS), "metavar": "METHOD", "help": f"of {', '.join(map(repr, METHODS))}"}
+    parser.add_argument("--methods", nargs="+", default=methods, **choices)
     parser.add_argument("--vocabulary", type=int, default=10000, metavar="K", help="BPE merges (default: %(default)s)")
-    parser.add_argument("--updates", type=int, default=24, metavar="N", help="of each training (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="default: %(default)s")
     parser.add_argument(
         "--data", type=Path, metavar="DIR", help="to prepare the text in (default: below runs/benchmark)"
     )
-    parser.add_argument("--out", type=Path, default=Path("results/training/training.json"), metavar="FILE")
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="of the configuration, for every method")
+    return parser
+
+
+def main() -> None:
+    parser = options(__doc__, list(METHODS))
+    parser.add_argument("--updates", type=int, default=24, metavar="N", help="of each training (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="default: %(default)s")
+    parser.add_argument("--out", type=Path, default=Path("results/training/training.json"), metavar="FILE")
     arguments = parser.parse_intermixed_args()
     methods = [BASE, *(method for method in arguments.methods if method != BASE)]
     data = prepare(arguments.vocabulary, arguments.data)
-    rows = measure(methods, data, arguments.updates, arguments.rounds, arguments.settings)
+    with configurations(methods, arguments.updates, data, arguments.settings) as configs:
+        rows = measure(configs, data, arguments.rounds)
     on_gpu = torch.cuda.is_available()
     print(f"\n/ fairseq's label smoothing, {arguments.updates} updates, median of {arguments.rounds} rounds")
     print(table(rows))
@@ -155,7 +189,7 @@ def main() -> None:
         "torch": torch.__version__,
         "python": platform.python_version(),
         "machine": torch.cuda.get_device_name() if on_gpu else f"{torch.get_num_threads()} threads",
-        "configuration": configuration(BASE, arguments.updates, arguments.settings),
+        "configuration": configs[BASE],
         "bpe_operations": arguments.vocabulary,
     }
     write_json(arguments.out, {**setting, "rows": rows})

@@ -17,7 +17,6 @@ An operation belongs to the first of these that fits:
 Shares are of the time by the clock of all updates under the profiler, which makes Python's look larger than it is.
 """
 
-import argparse
 import os
 import platform
 import sys
@@ -30,7 +29,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterable, List, Optional
 
 import torch
-from training import METHODS, configuration, prepare
+from training import configurations, options, prepare
 
 from labo_fairseq.data.prepared_corpus import Prepared
 from labo_fairseq.experiments.config import Config, to_yaml, with_paths
@@ -177,26 +176,19 @@ def paint(figure: Any, rows: List[Dict[str, Any]]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    choices = {"choices": list(METHODS), "metavar": "METHOD"}
-    parser.add_argument("--methods", nargs="+", default=["ls", "labo", "labo, fused"], **choices)
-    parser.add_argument("--vocabulary", type=int, default=10000, metavar="K", help="BPE merges (default: %(default)s)")
+    parser = options(__doc__, ["ls", "labo", "labo, fused"])
     parser.add_argument("--updates", type=int, default=10, metavar="N", help="that are profiled (default: %(default)s)")
     parser.add_argument("--warm", type=int, default=5, metavar="N", help="updates before them (default: %(default)s)")
-    parser.add_argument(
-        "--data", type=Path, metavar="DIR", help="to prepare the text in (default: below runs/benchmark)"
-    )
     parser.add_argument("--out", type=Path, default=Path("results/training/update.json"), metavar="FILE")
-    parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="of the configuration, for every method")
     arguments = parser.parse_intermixed_args()
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # operations of a GPU end after those that start them
     data = prepare(arguments.vocabulary, arguments.data)
     updates, settings = arguments.warm + arguments.updates, ["dataset.num_workers=0", *arguments.settings]
-    configurations = {method: configuration(method, updates, settings) for method in arguments.methods}
     rows = []
-    for method, config in configurations.items():
-        with get_context("spawn").Pool(1) as pool:
-            rows.append({"method": method, "shares": pool.apply(profile, (config, data, arguments.warm))})
+    with configurations(arguments.methods, updates, data, settings) as configs:
+        for method, config in configs.items():
+            with get_context("spawn").Pool(1) as pool:
+                rows.append({"method": method, "shares": pool.apply(profile, (config, data, arguments.warm))})
     print(table(rows))
     write_json(
         arguments.out,
@@ -204,7 +196,7 @@ def main() -> None:
             "torch": torch.__version__,
             "python": platform.python_version(),
             "machine": f"{torch.get_num_threads()} threads",
-            "configuration": configurations[arguments.methods[0]],
+            "configuration": configs[arguments.methods[0]],
             "bpe_operations": arguments.vocabulary,
             "rows": rows,
         },

@@ -157,7 +157,7 @@ class BlockKernel:
             values, slope = self.block(z, _labels(target[rows], z), *slices, with_grad=grad is not None)
             terms[:, rows] = torch.stack(values)
             if grad is not None and slope is not None:
-                torch.mul(slope, 1.0 if scale is None else scale[rows, None], out=grad[rows])
+                grad[rows].copy_(slope if scale is None else slope.mul_(scale[rows, None]))
         if grad is not None:
             grad.index_fill_(0, ignored.nonzero().squeeze(-1), 0.0)
         return terms.masked_fill_(ignored, 0.0)
@@ -259,10 +259,11 @@ def _has_transforms() -> bool:
 
 def _makes_gradient_early(kernel: Any, logits: Tensor) -> bool:
     # On a CPU the gradient is made in the forward pass, while p is in cache; on other devices memory is dearer
-    # than computing twice, and in half precision the scale must be known before rounding. It never takes the place
-    # of the logits: nothing tells who else will read them (an argmax, a second loss or backward pass).
+    # than computing twice, and in float16 the scale must be known before rounding: what it saves from 0 would be
+    # lost. It never takes the place of the logits: nothing tells who else will read them (an argmax, a second loss
+    # or backward pass).
     on_cpu = isinstance(kernel, BlockKernel) and logits.device.type == "cpu"
-    return on_cpu and logits.dtype == accumulator(logits)
+    return on_cpu and logits.dtype != torch.float16
 
 
 class _RowLoss(torch.autograd.Function):
@@ -291,8 +292,17 @@ class _RowLoss(torch.autograd.Function):
             else:
                 grad = ctx.kernel.gradient(logits, target, ignored, beside, saved, grad_loss)
         elif not grad_loss.eq(1).all():  # a summed loss needs no second pass over the gradient
-            grad.mul_(grad_loss[:, None])
+            _scale_rows(grad, grad_loss)
         return (grad, *(None,) * (4 + ctx.beside))
+
+
+def _scale_rows(grad: Tensor, scale: Tensor) -> None:
+    """Multiply grad (N, K), a gradient made early, by scale (N,); bfloat16 is rounded a second time by that."""
+    for rows in row_blocks(grad):  # as a whole, a product of two dtypes takes torch longer than the loss
+        part = grad[rows]
+        product = part.to(scale.dtype).mul_(scale[rows, None])
+        if product.dtype != part.dtype:
+            part.copy_(product)
 
 
 class _WholeLoss(torch.autograd.Function):
