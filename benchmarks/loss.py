@@ -15,8 +15,10 @@ time     median over the rounds of (time / time of fairseq's label smoothing in 
          time, which other programs on the machine disturb less.
 memory   extra peak memory (above the inputs), over that of fairseq's label smoothing. On a CPU: the peak of the
          resident set, reset after the inputs are made, each method in a fresh process. On a GPU: the allocator's.
-floor    the fewest bytes: logits read once and their gradient written once, which is what copying the logits moves.
-         The column is the share of the measured copy bandwidth that the method gets for these bytes.
+floor    the least that a gradient takes: logits read once and it written once, which is what copying the logits
+         moves, and on a CPU two exponentials of every logit, in float32 and in cache, of p and of P*. Both are
+         measured in every round (the rows "copy", "exponentials"); the column is the share of the method's time that
+         they would take.
 
 Absolute times are shown on a GPU alone. Liger-Kernel and cut-cross-entropy join in where they are installed.
 """
@@ -49,6 +51,7 @@ from labo_fairseq.losses import (
     rdrop_terms,
     smoothed_terms,
 )
+from labo_fairseq.losses.blockwise import row_blocks
 from labo_fairseq.losses.labo import LaboOptions
 from labo_fairseq.losses.rdrop import linear_rdrop_terms
 
@@ -238,6 +241,8 @@ def measure_times(case: Case, comparison: str, rounds: int) -> Dict[str, List[Tu
     if comparison != "projection":
         copy = torch.empty_like(inputs.logits, requires_grad=False)
         methods["copy"] = lambda x: copy.copy_(x.logits.detach())
+        if case.device == "cpu":
+            methods["exponentials"] = lambda x: two_exponentials(x.logits.detach())
     times: Dict[str, List[Tuple[float, float]]] = {name: [] for name in methods}
     for number in range(rounds + 1):
         for name, method in methods.items():
@@ -249,6 +254,15 @@ def measure_times(case: Case, comparison: str, rounds: int) -> Dict[str, List[Tu
             if number > 0:  # the first round warms up
                 times[name].append((time.perf_counter() - start, time.process_time() - start_cpu))
     return times
+
+
+def two_exponentials(logits: Tensor) -> None:
+    """Of as many numbers as there are logits, on one block of them, which stays in cache."""
+    blocks = list(row_blocks(logits))
+    block = logits[blocks[0]].float()
+    power = torch.empty_like(block)
+    for _ in range(2 * len(blocks)):
+        torch.exp(block, out=power)
 
 
 def synchronize(case: Case) -> None:
@@ -288,18 +302,22 @@ def compare(case: Case, comparison: str, rounds: int) -> List[Dict[str, Any]]:
     for name in COMPARISONS[comparison]():
         with get_context("spawn").Pool(1) as pool:
             peaks[name] = pool.apply(measure_memory, (case, comparison, name, torch.get_num_threads()))
-    for name, peak in peaks.items():
+    floor = [name for name in ("copy", "exponentials") if name in times]
+    for name in (*peaks, *floor):
         clock, cpu = (
             statistics.median(mine[of] / base[of] for mine, base in zip(times[name], times[BASE])) for of in (0, 1)
         )
         row = {**case._asdict(), "comparison": comparison, "method": name, "time": clock, "cpu": cpu}
-        row.update(memory=peak / peaks[BASE], peak_bytes=peak)
-        if comparison != "projection":
-            row["floor_bytes"] = (
+        if name in peaks:
+            row.update(memory=peaks[name] / peaks[BASE], peak_bytes=peaks[name])
+        if floor:
+            least = (sum(parts) for parts in zip(*([clock for clock, _ in times[part]] for part in floor)))
+            row["floor"] = statistics.median(one / mine[0] for one, mine in zip(least, times[name]))
+        if name == "copy":
+            row["bytes"] = (
                 2 * case.tokens * case.vocabulary * torch.empty(0, dtype=getattr(torch, case.dtype)).element_size()
             )
-            row["floor"] = statistics.median(copy[0] / mine[0] for copy, mine in zip(times["copy"], times[name]))
-        if case.device == "cuda":
+        if case.device == "cuda" or name in floor:
             row["milliseconds"] = 1e3 * statistics.median(seconds for seconds, _ in times[name])
         rows.append(row)
     return rows
@@ -307,7 +325,7 @@ def compare(case: Case, comparison: str, rounds: int) -> List[Dict[str, Any]]:
 
 def table(rows: List[Dict[str, Any]]) -> str:
     columns = ["time", "cpu", "memory", "floor", "milliseconds"]
-    columns = [column for column in columns if any(column in row for row in rows)]
+    columns = [column for column in columns if column in rows[0]]
     lines = [f"{'':<20}" + "".join(f"{column:>14}" for column in columns)]
     for row in rows:
         cells = (f"{row[column]:>14.2f}" if column in row else f"{'':>14}" for column in columns)
@@ -323,7 +341,7 @@ def plot(rows: List[Dict[str, Any]], figure_path: Path) -> bool:
     except ImportError:
         return False
     groups: Dict[str, List[Dict[str, Any]]] = {}
-    for row in rows:
+    for row in (row for row in rows if "memory" in row):
         groups.setdefault("{comparison}\n{tokens} x {vocabulary}\n{dtype}".format(**row), []).append(row)
     figure = Figure(figsize=(11, 1 + 1.7 * len(groups)), constrained_layout=True)
     FigureCanvasAgg(figure)

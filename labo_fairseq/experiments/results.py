@@ -32,6 +32,9 @@ from .image_scores import (
     validation_curve,
 )
 
+#: in place of the name of a test set: the mean over those of a direction, but for one that is the validation set
+POOLED = "mean of the test sets"
+
 _BASELINE_COLOR, _COLOR = "#666666", PALETTE[0]
 
 
@@ -133,35 +136,76 @@ def _shown(grid: Grid, metric: str) -> _Shown:
 
 
 def compare_cells(grid: Grid, finished: Sequence[FinishedJob], metric: str) -> List[Cell]:
-    """All cells, by test set and then in the order of the grid's methods.
+    """All cells, by test set and then in the order of the grid's methods; after several test sets, their mean.
 
     Raises:
         UserError: see :func:`find_metric` and :func:`score`.
     """
     columns: Dict[Column, Dict[str, Dict[int, _Scored]]] = {}
+    pooled: Dict[Column, List[Column]] = {}  # that of the mean → those of its test sets
     for done in finished:
         for column, scored in _scores(done, metric).items():
+            if column not in columns and column.test not in done.job.subject.validation_tests:
+                pooled.setdefault(column._replace(test=POOLED), []).append(column)
             columns.setdefault(column, {}).setdefault(done.job.variant, {})[done.job.seed] = scored
     variants = list(dict.fromkeys(job.variant for job in grid.jobs))
-    return [cell for column in columns for cell in _column(column, columns[column], variants, grid.baseline)]
+    measured = {column: _measured(scored) for column, scored in columns.items()}
+    for mean, tests in pooled.items():
+        if len(tests) > 1:
+            measured[mean] = pooled_tests([measured[test] for test in tests])
+    return [cell for column, one in measured.items() for cell in _column(column, one, variants, grid.baseline)]
 
 
-def _column(
-    column: Column, scored: Dict[str, Dict[int, _Scored]], variants: Sequence[str], baseline: str
-) -> List[Cell]:
+class Measured(NamedTuple):
+    """All runs on one test set, by (variant, seed)."""
+
+    scores: Dict[Tuple[str, int], float]
+    sampled: Dict[Tuple[str, int], np.ndarray]  # (1 + samples,) scores; empty where the score cannot be tested
+    signatures: Dict[str, str]  # by variant
+
+
+def _measured(scored: Dict[str, Dict[int, _Scored]]) -> Measured:
+    runs = {(variant, seed): one for variant, seeds in scored.items() for seed, one in sorted(seeds.items())}
+    return Measured(
+        {run: one.score.value for run, one in runs.items()},
+        _resampled(scored),
+        {variant: one.score.signature for (variant, _), one in runs.items()},
+    )
+
+
+def pooled_tests(tests: Sequence[Measured]) -> Measured:
+    """The mean over test sets, of the runs that have them all."""
+    runs = [run for run in tests[0].scores if all(run in test.scores for test in tests)]
+    sampled = {}
+    if all(test.sampled for test in tests):
+        # what is drawn from one test set says nothing of what is drawn from another, though their numbers are equal
+        orders = [np.random.default_rng(number).permutation(SAMPLES) + 1 for number in range(len(tests))]
+        shuffled = [np.concatenate([[0], order]) for order in orders]
+        sampled = {
+            run: np.mean([test.sampled[run][order] for test, order in zip(tests, shuffled)], axis=0) for run in runs
+        }
+    return Measured(
+        {run: statistics.mean(test.scores[run] for test in tests) for run in runs}, sampled, tests[0].signatures
+    )
+
+
+def _column(column: Column, measured: Measured, variants: Sequence[str], baseline: str) -> List[Cell]:
     """The cells of one test set."""
-    sampled = _resampled(scored)
+    seeds: Dict[str, Dict[int, float]] = {}
+    for (variant, seed), value in measured.scores.items():
+        seeds.setdefault(variant, {})[seed] = value
     cells = []
-    for variant in (variant for variant in variants if variant in scored):
-        mine, base = scored[variant], scored.get(baseline, {})
-        scores = {seed: mine[seed].score.value for seed in sorted(mine)}
+    for variant in (variant for variant in variants if variant in seeds):
+        mine, base = seeds[variant], seeds.get(baseline, {})
         shared = sorted(set(mine) & set(base)) if variant != baseline else []
         delta = p = None
         if shared:
-            delta = statistics.mean(scores[seed] - base[seed].score.value for seed in shared)
-            if sampled:
-                p = paired_p(*(np.stack([sampled[name, seed] for seed in shared]) for name in (baseline, variant)))
-        cells.append(Cell(variant, column, scores, delta, p, next(iter(mine.values())).score.signature))
+            delta = statistics.mean(mine[seed] - base[seed] for seed in shared)
+            if measured.sampled:
+                p = paired_p(
+                    *(np.stack([measured.sampled[name, seed] for seed in shared]) for name in (baseline, variant))
+                )
+        cells.append(Cell(variant, column, mine, delta, p, measured.signatures[variant]))
     return cells
 
 
@@ -225,7 +269,7 @@ def markdown(grid: Grid, cells: Sequence[Cell], shown: _Shown, finished: Sequenc
     signatures = ", ".join(f"`{signature}`" for signature in dict.fromkeys(cell.signature for cell in cells))
     lines += [
         f"Bold: the best. Δ: to `{grid.baseline}` over the seeds that both have; p: paired bootstrap over those seeds,",
-        f"two-sided, {SAMPLES:,} samples. Signatures: {signatures}.",
+        f"two-sided, {SAMPLES:,} samples of each test set. Signatures: {signatures}.",
         f"{len(finished)} of {len(grid.jobs)} runs are finished.",
         "",
     ]

@@ -19,10 +19,13 @@ def test_loss(tmp_path, dtype):
     assert done.returncode == 0, done.stdout
     rows = {row["method"]: row for row in json.loads((tmp_path / "loss.json").read_text(encoding="utf-8"))["rows"]}
     assert (rows["fairseq LS"]["time"], rows["fairseq LS"]["memory"]) == (1, 1)
-    assert {"torch LS", "Eq. 14 literally", "LABO"} < set(rows)
+    assert {"torch LS", "Eq. 14 literally", "LABO", "copy", "exponentials"} < set(rows)
+    assert rows["copy"]["bytes"] == 2 * 256 * 4096 * {"float32": 4, "bfloat16": 2}[dtype]
+    parts = rows["copy"]["floor"], rows["exponentials"]["floor"]
+    assert sum(1 / part for part in parts) == pytest.approx(1), "of one round: the parts are the whole"
     for name, row in rows.items():
         assert row["time"] > 0
-        assert row["floor_bytes"] == 2 * 256 * 4096 * {"float32": 4, "bfloat16": 2}[dtype]
+        assert row["floor"] == pytest.approx(rows["copy"]["floor"] * rows["copy"]["time"] / row["time"])
         assert f"{row['time']:.2f}" in next(line for line in done.stdout.splitlines() if line.startswith(f"{name:<20}"))
     assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
 

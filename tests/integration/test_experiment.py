@@ -143,6 +143,22 @@ def test_report(finished):
         assert (made / name).read_bytes().startswith(b"\x89PNG")
 
 
+def test_after_several_test_sets_comes_their_mean(multi30k, tmp_path):
+    file = tmp_path / "sets.yaml"
+    block = {"corpus": "multi30k", "directions": ["de-en"], "methods": ["ls", "labo"], "seeds": [1]}
+    file.write_text(yaml.safe_dump({"grid": [block]}), encoding="utf-8")
+    done = run(LABO, "experiment", "report", file, "--smoke", "--folder", multi30k[0], "--out", tmp_path)
+    assert done.returncode == 0, done.stdout
+    with open(tmp_path / "table.csv", encoding="utf-8", newline="") as table:
+        rows = list(csv.DictReader(table))
+    for method in ("ls", "labo"):
+        *sets, mean = (float(row["mean"]) for row in rows if row["method"] == method)
+        assert len(sets) == 3
+        assert mean == pytest.approx(statistics.mean(sets), abs=1e-4)
+    assert {row["test"] for row in rows[-2:]} == {"mean of the test sets"}
+    assert 0 < float(rows[-1]["p"]) <= 1
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple, Union
+from typing import Any, Dict, FrozenSet, List, Optional, Tuple, Union
 
 from ...errors import UserError
 from ...files import configs, digest_of, shipped_corpora
@@ -23,7 +23,7 @@ MULTILINGUAL = "multilingual"
 TRAINING_SPLITS = ("train", "valid")
 
 _NAME = re.compile(r"[\w.-]+")
-_TOP = {"name", "title", "archives", "pairs", "multilingual", "splits", "text", "cut"}
+_TOP = {"name", "like", "title", "archives", "pairs", "multilingual", "splits", "text", "cut"}
 _SECTIONS = {"preprocessing", "training", "scoring"}
 _FILES = {"file", "member", "reader", "columns", "first"}
 
@@ -112,6 +112,16 @@ class Declaration:
             named[MULTILINGUAL] = self.multilingual
         return named
 
+    @property
+    def validation_tests(self) -> FrozenSet[str]:
+        """The test sets whose text is that of the validation set."""
+        return frozenset(
+            split
+            for splits in self.texts.values()
+            for split, parts in splits.items()
+            if split not in TRAINING_SPLITS and parts == splits.get("valid")
+        )
+
     def find(self, direction: str) -> Tuple[str, Tuple[Pair, ...]]:
         """Name and directions of the model that a user calls ``direction``, such as ``"pt-br-en"``.
 
@@ -198,7 +208,7 @@ def parse_declaration(content: Any, name: str, folder: Path, shipped: bool = Fal
     Raises:
         UserError: it declares none.
     """
-    check_keys(content, _TOP | _SECTIONS)
+    content = _with_inherited(content)
     name = content.get("name", name)
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise UserError(f"the name {name!r} must be letters, digits, '_', '-' and '.'")
@@ -216,6 +226,8 @@ def parse_declaration(content: Any, name: str, folder: Path, shipped: bool = Fal
         raise UserError("multilingual names one direction: write it under pairs")
     if not pairs and not multilingual:
         raise UserError("neither pairs, such as [de-en], nor multilingual, such as [de-en, fr-en]")
+    if "cut" in content and "splits" in content:
+        raise UserError("splits, and text to be cut: give one of them")
     cut = _parse_cut(content["cut"]) if "cut" in content else None
     if (cut is None) == ("text" in content):
         raise UserError("text is to be cut: give text and cut together, or splits")
@@ -273,6 +285,29 @@ def fill(template: str, pair: Pair, side: int) -> str:
         raise UserError(
             f"{template!r} has an unknown placeholder ({error}): there are language, other, source, target and role"
         ) from None
+
+
+def _with_inherited(content: Any) -> Dict[str, Any]:
+    """What a mapping declares, on top of all but name and title of the shipped corpus that it is ``like``."""
+    check_keys(content, _TOP | _SECTIONS)
+    if "like" not in content:
+        return content
+    other = content["like"]
+    if other not in shipped_corpora():
+        raise UserError(f"like {other!r}: choose from {', '.join(shipped_corpora())}")
+    theirs = _with_inherited(load_yaml(configs() / "corpora" / f"{other}.yaml"))
+    inherited = {key: value for key, value in theirs.items() if key not in ("name", "title")}
+    return _merged(inherited, {key: value for key, value in content.items() if key != "like"})
+
+
+def _merged(one: Dict[str, Any], other: Dict[str, Any]) -> Dict[str, Any]:
+    """Both; what is in ``other`` takes the place of what is in ``one``, mappings key by key."""
+    both = {key: _merged(one[key], value) for key, value in other.items() if _are_mappings(one.get(key), value)}
+    return {**one, **other, **both}
+
+
+def _are_mappings(*values: Any) -> bool:
+    return all(isinstance(value, dict) for value in values)
 
 
 def _shipped_archives(name: str) -> Dict[str, Archive]:
