@@ -8,7 +8,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 from ..data.prepared_corpus import Prepared
 from ..data.types import Pair
 from ..errors import UserError
-from ..files import read_lines, write_json
+from ..files import digest_of, read_lines, write_json
 from .generate import Decoding, tokens_of
 from .metrics import Score, Texts, Translation
 
@@ -121,6 +121,14 @@ class Run:
     def hypotheses(self, test: str, direction: Pair) -> Path:
         """Detokenized translations of a test set, one per line."""
         return self.folder / "translations" / f"{self.data.split(test, *direction)}.{direction[1]}"
+
+    def chose_by(self, test: str, direction: Pair) -> bool:
+        """Whether what is scored as a test set is the validation set."""
+        sides = [
+            [self.data.raw(self.data.split(split, *direction), language) for language in direction]
+            for split in (test, "valid")
+        ]
+        return all(path.exists() for path in sides[1]) and all(digest_of(a) == digest_of(b) for a, b in zip(*sides))
 
     def translated(self, test: str, direction: Pair) -> Translation:
         """A test set and its translation by this run."""

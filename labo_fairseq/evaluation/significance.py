@@ -101,6 +101,17 @@ def resample_sums(
     return corpus_score(np.concatenate(sums).reshape(1 + samples, *shape)).T
 
 
+def pool_tests(tests: Sequence[np.ndarray]) -> np.ndarray:
+    """The mean over test sets of what :func:`resample` returns for the same systems, (..., 1 + samples) each.
+
+    What is drawn from one test set must say nothing of what is drawn from another, though their numbers are the same:
+    so the samples of each are put in an order of their own.
+    """
+    samples = tests[0].shape[-1] - 1
+    orders = (np.random.default_rng(number).permutation(samples) + 1 for number in range(len(tests)))
+    return np.mean([test[..., np.append(0, order)] for test, order in zip(tests, orders)], axis=0)
+
+
 def spread(scores: np.ndarray) -> Tuple[float, float]:
     """Mean of the samples, and half the width of their middle 95 %, cut as sacreBLEU cuts it.
 

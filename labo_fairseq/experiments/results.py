@@ -13,7 +13,7 @@ from ..data.types import Scoring
 from ..errors import UserError
 from ..evaluation.metrics import Score, find_metric, score, sentence_statistics
 from ..evaluation.runs import Run, RunResult, load_run
-from ..evaluation.significance import SAMPLES, paired_p, resample_sums
+from ..evaluation.significance import SAMPLES, paired_p, pool_tests, resample_sums
 from ..files import atomic_write, write_json
 from ..reporting.figure import PALETTE, line_style, plain, save_png
 from ..reporting.table import Table
@@ -81,6 +81,7 @@ class _Scored(NamedTuple):
     score: Score
     statistics: Optional[np.ndarray]  # (sentences, S), see sentence_statistics; of images (N, 2)
     corpus_score: Optional[Callable[[np.ndarray], np.ndarray]]  # of sums of these
+    held_out: bool = True  # False: on the validation set
 
 
 def write_report(grid: Grid, root: Path, folder: Path, metric: str = "") -> List[Path]:
@@ -145,7 +146,7 @@ def compare_cells(grid: Grid, finished: Sequence[FinishedJob], metric: str) -> L
     pooled: Dict[Column, List[Column]] = {}  # that of the mean → those of its test sets
     for done in finished:
         for column, scored in _scores(done, metric).items():
-            if column not in columns and column.test not in done.job.subject.validation_tests:
+            if column not in columns and scored.held_out:
                 pooled.setdefault(column._replace(test=POOLED), []).append(column)
             columns.setdefault(column, {}).setdefault(done.job.variant, {})[done.job.seed] = scored
     variants = list(dict.fromkeys(job.variant for job in grid.jobs))
@@ -178,12 +179,7 @@ def pooled_tests(tests: Sequence[Measured]) -> Measured:
     runs = [run for run in tests[0].scores if all(run in test.scores for test in tests)]
     sampled = {}
     if all(test.sampled for test in tests):
-        # what is drawn from one test set says nothing of what is drawn from another, though their numbers are equal
-        orders = [np.random.default_rng(number).permutation(SAMPLES) + 1 for number in range(len(tests))]
-        shuffled = [np.concatenate([[0], order]) for order in orders]
-        sampled = {
-            run: np.mean([test.sampled[run][order] for test, order in zip(tests, shuffled)], axis=0) for run in runs
-        }
+        sampled = {run: pool_tests([test.sampled[run] for test in tests]) for run in runs}
     return Measured(
         {run: statistics.mean(test.scores[run] for test in tests) for run in runs}, sampled, tests[0].signatures
     )
@@ -243,7 +239,8 @@ def _scores(done: FinishedJob, name: str) -> Dict[Column, _Scored]:
             rows = sentence_statistics(metric, translation, scoring) if metric.decomposition else None
             column = Column(done.job.corpus_name, "-".join(direction), test)
             corpus_score = metric.decomposition.corpus_score if metric.decomposition else None
-            scores[column] = _Scored(known or score(metric, translation, scoring), rows, corpus_score)
+            value, held_out = known or score(metric, translation, scoring), not run.chose_by(test, direction)
+            scores[column] = _Scored(value, rows, corpus_score, held_out)
     return scores
 
 

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Dict, FrozenSet, List, Sequence
+from typing import Any, Dict, List, Sequence
 
 from ..evaluation.runs import BEST
 from ..files import image_methods, methods
@@ -23,7 +23,6 @@ class Subject(ABC):
     checkpoint: str  # which one is scored, and teaches
     hours: Dict[str, float]  # device → what a run is declared to take
     timed_with: str  # runs of which the time of one tells that of the others
-    validation_tests: FrozenSet[str] = frozenset()  # test sets that are the validation set, so that a search can choose
 
     @abstractmethod
     def methods(self) -> List[str]:
@@ -57,7 +56,6 @@ class Translation(Subject):
         self.setup = setup
         self.name, self.direction, self.timed_with = setup.corpus.name, setup.direction, corpus
         self.checkpoint, self.hours = setup.training.checkpoint, setup.training.hours
-        self.validation_tests = setup.corpus.validation_tests
 
     def methods(self) -> List[str]:
         return methods()

@@ -174,6 +174,11 @@ BAD_DECLARATIONS = {
         "hours of cpu is 0: it must be a number above 0",
     ),
     "a name with a slash": ({"name": "a/b", "pairs": ["de-en"], "splits": SPLITS}, "the name 'a/b' must be letters"),
+    "like nothing": ({"like": "x"}, "like 'x': choose from bible, iwslt14"),
+    "splits and a cut": (
+        {"pairs": ["de-en"], "splits": SPLITS, "text": "a", "cut": {"by": "en", "valid": 1, "test": 1}},
+        "splits, and text to be cut: give one of them",
+    ),
     "archives that are none": (
         {"pairs": ["de-en"], "splits": SPLITS, "archives": {"a": {"sise": 1}}},
         "no list of archives",
@@ -190,6 +195,53 @@ def test_files_that_declare_no_corpus(tmp_path, content, message):
     assert str(refused.value).startswith(f"{path}: ")
     assert message in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_a_corpus_like_another():
+    """The shipped corpus' declaration, with what is declared on top, key by key."""
+    other, own = map(load_declaration, ("multi30k8k", "multi30k2k"))
+    (train,) = own.texts["de", "en"]["train"]
+    assert (train.file, train.first) == (("train.{language}.gz",), 2000)
+    for name in ("archives", "pairs", "preprocessing", "scoring"):
+        assert getattr(own, name) == getattr(other, name)
+    assert own.training.groups == other.training.groups
+    assert own.training.settings["criterion.smoothing_warmup_steps"] == 60
+    assert (own.name, own.title) == ("multi30k2k", "Multi30k, the first 2,000 pairs")
+    config = run_config(find("multi30k8k-short", "de-en"), "labo", 1)
+    assert (config["optimization"]["max_epoch"], config["criterion"]["smoothing_warmup_steps"]) == (4, 25)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"splits": {**SPLITS, "train": {"file": "a.{language}", "first": 1}}},
+        {"splits": {**SPLITS, "train": {"file": "a.{language}", "first": 2}}},
+        {"splits": {**SPLITS, "valid": "b.{language}"}},
+        {"splits": {**SPLITS, "test": "b.{language}"}},
+        {"splits": {**SPLITS, "train": ["a.{language}", "a.{language}"]}},
+        {"splits": None, "text": "a.{language}", "cut": {"by": "en", "valid": 1, "test": 1}},
+        {"splits": None, "text": "a.{language}", "cut": {"by": "en", "valid": 1, "test": 1, "seed": 2}},
+    ],
+)
+def test_another_text_is_another_corpus(tmp_path, change):
+    """What changes in the file that declares a corpus, or in its files, is not taken for what was prepared before."""
+    for name, number in (("a", 1), ("b", 2)):
+        for language in ("de", "en"):
+            (tmp_path / f"{name}.{language}").write_text(f"{number} {language}\n", encoding="utf-8")
+    path = tmp_path / "mine.yaml"
+
+    def identities(**changes):
+        content = {"pairs": ["de-en"], "splits": SPLITS, **changes}
+        path.write_text(yaml.safe_dump({key: value for key, value in content.items() if value}), encoding="utf-8")
+        declaration = load_declaration(str(path))
+        return [declaration.identity((pair,)) for pair in (("de", "en"), ("en", "de"))]
+
+    plain, other = identities(), identities(**change)
+    assert plain[0] == plain[1], "one preparation serves both directions"
+    assert other[0] == other[1] != plain[0]
+    assert identities() == plain
+    (tmp_path / "a.en").write_text("3 en\n", encoding="utf-8")
+    assert identities()[0] != plain[0]
 
 
 def test_a_key_that_stands_twice(tmp_path):

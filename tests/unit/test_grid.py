@@ -29,6 +29,7 @@ def write(tmp_path):
     ("name", "runs"),
     [
         *(("table1", 108), ("table2", 9), ("multi30k", 84), ("bible", 21), ("tau", 22), ("multi30k8k", 50)),
+        ("when", 27),
         *(("digits", 45), ("table3", 650), ("table5", 14), ("cifar10_small", 198), ("cifar100_small", 198)),
     ],
 )
@@ -42,7 +43,7 @@ def test_shipped_grids(name, runs):
 
 def test_every_shipped_grid_is_tested():
     assert {path.stem for path in (configs() / "experiments").glob("*.yaml")} == {
-        *("table1", "table2", "multi30k", "multi30k8k", "bible", "tau"),
+        *("table1", "table2", "multi30k", "multi30k8k", "when", "bible", "tau"),
         *("table3", "table5", "cifar10_small", "cifar100_small", "digits"),
     }
 

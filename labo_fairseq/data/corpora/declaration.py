@@ -4,12 +4,13 @@ docs/your-corpus.md describes the keys. Nothing else in the package knows a corp
 """
 
 import hashlib
+import json
 import math
 import re
 from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Dict, FrozenSet, List, Optional, Tuple, Union
+from typing import Any, Dict, List, Optional, Tuple, Union
 
 from ...errors import UserError
 from ...files import configs, digest_of, shipped_corpora
@@ -112,16 +113,6 @@ class Declaration:
             named[MULTILINGUAL] = self.multilingual
         return named
 
-    @property
-    def validation_tests(self) -> FrozenSet[str]:
-        """The test sets whose text is that of the validation set."""
-        return frozenset(
-            split
-            for splits in self.texts.values()
-            for split, parts in splits.items()
-            if split not in TRAINING_SPLITS and parts == splits.get("valid")
-        )
-
     def find(self, direction: str) -> Tuple[str, Tuple[Pair, ...]]:
         """Name and directions of the model that a user calls ``direction``, such as ``"pt-br-en"``.
 
@@ -151,23 +142,33 @@ class Declaration:
         return path
 
     def identity(self, directions: Tuple[Pair, ...]) -> str:
-        """What tells the text of some directions from another: the corpus' name, and a digest of the user's own files.
+        """What tells the text of some directions from another: the corpus' name, and of the user's own a digest.
 
         Raises:
             UserError: a file is not there.
         """
-        parts = [
-            (part, pair)
-            for pair in directions
-            for split in self.texts[pair if pair in self.texts else pair[::-1]].values()
-            for part in split
-        ]
-        names = sorted({file for part, pair in parts for file in files_of(part, pair)})
-        paths = [path for path in map(self.path_of, names) if path is not None]
-        if not paths:
+        if self.shipped:
             return self.name
-        digest = hashlib.sha256("".join(map(digest_of, paths)).encode()).hexdigest()
-        return f"{self.name}, files {digest[:16]}"
+        splits = [
+            [split, *([[self._content_of(file) for file in files_of(part, pair)], *_selection(part)] for part in parts)]
+            for pair in (pair if pair in self.texts else pair[::-1] for pair in directions)
+            for split, parts in self.texts[pair].items()
+        ]
+        told = json.dumps([splits, self.cut and [str(value) for value in vars(self.cut).values()]])
+        return f"{self.name}, files {hashlib.sha256(told.encode()).hexdigest()[:16]}"
+
+    def _content_of(self, file: str) -> str:
+        """A digest of a file, or of what an archive must hold."""
+        path = self.path_of(file)
+        if path is not None:
+            return digest_of(path)
+        archive = self.archives[file]
+        return archive.sha256 or archive.md5 or archive.name
+
+
+def _selection(part: Part) -> Tuple[Any, ...]:
+    """What is taken out of the files of a text."""
+    return part.member, part.reader, part.columns, part.first
 
 
 def load_declaration(name: str, archive_dir: Optional[Path] = None) -> Declaration:

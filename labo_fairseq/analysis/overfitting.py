@@ -1,0 +1,207 @@
+"""When a method pays: its gain over the baseline by how far cross-entropy overfits in the same training."""
+
+import json
+import re
+import statistics
+from argparse import ArgumentParser
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Sequence
+
+import numpy as np
+
+from ..errors import UserError
+from ..evaluation.metrics import find_metric, sentence_statistics
+from ..evaluation.runs import Run
+from ..evaluation.significance import paired_p, pool_tests, resample
+from ..reporting.figure import Figure, legend_above, marker_style, plain
+from ..reporting.table import Table
+from ..reporting.training_log import read_curves
+from .base import Analysis, AnalysisResult
+
+
+@dataclass(frozen=True)
+class Gain:
+    """A method in one kind of training: a corpus, a direction, and all settings but those of the criterion."""
+
+    training: str
+    method: str
+    overfitting: float  # validation NLL of cross-entropy at its end over its minimum, mean over its seeds
+    seeds: List[int]  # that the method and the baseline have
+    baseline: float  # BLEU, mean over the test sets and the seeds
+    delta: float  # BLEU − that of the baseline
+    std: Optional[float]  # of the difference, over the seeds; None for one
+    p: float  # that the difference is chance, all test sets and seeds together
+
+
+@dataclass(frozen=True)
+class _Training:
+    """All runs of one kind of training: method → seed → run."""
+
+    name: str
+    runs: Dict[str, Dict[int, Run]]
+
+    @property
+    def overfitting(self) -> Optional[float]:
+        """See :class:`Gain`; None where no run was with cross-entropy alone."""
+        plain_runs = (run for seeds in self.runs.values() for run in seeds.values() if _is_cross_entropy(run))
+        ratios = [values[-1] / min(values) for values in map(_validation_nll, plain_runs)]
+        return statistics.mean(ratios) if ratios else None
+
+
+class OverfittingAnalysis(Analysis):
+    """The gain of each method over the baseline, by how far cross-entropy overfits."""
+
+    name = "overfitting"
+    summary = "gain over the baseline by how far cross-entropy overfits, over several corpora or schedules"
+    description = (
+        "Runs that differ in nothing but criterion and seed are one kind of training; of each kind there must be runs "
+        "with the baseline, which is the method of the first run, and with cross-entropy (ce), whose validation NLL at "
+        "its end over its minimum tells how far it overfits. BLEU, the mean over all test sets."
+    )
+    in_report = False
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument(
+            "folders",
+            type=Path,
+            nargs="+",
+            metavar="RUN",
+            help="directories of runs on several corpora, a baseline first",
+        )
+
+    def run(self, runs: Sequence[Run], folder: Path, **options: Any) -> AnalysisResult:
+        baseline = _method(runs[0])
+        gains = [
+            _gain(training, training.overfitting, method, baseline)
+            for training in _trainings(runs)
+            if training.overfitting is not None
+            for method, seeds in training.runs.items()
+            if method != baseline and set(seeds) & set(training.runs.get(baseline, {}))
+        ]
+        if not gains:
+            raise UserError(
+                f"no kind of training was run with cross-entropy, with {baseline} and with another method of the same "
+                "seed: name such runs, the baseline first"
+            )
+        return overfitting_result(gains, baseline)
+
+
+def _method(run: Run) -> str:
+    return re.sub(r"-seed\d+", "", run.folder.resolve().name)
+
+
+def _is_cross_entropy(run: Run) -> bool:
+    criterion = run.config["criterion"]
+    smoothed = criterion["_name"] == "label_smoothed_cross_entropy" and criterion.get("label_smoothing") == 0
+    return criterion["_name"] == "cross_entropy" or smoothed
+
+
+def _validation_nll(run: Run) -> List[float]:
+    """Bits per token, by validation.
+
+    Raises:
+        UserError: the log holds none.
+    """
+    values = read_curves(run.log)["valid"].get("nll_loss", {})
+    if not values:
+        raise UserError(f"{run.log} holds no validation")
+    return [values[update] for update in sorted(values)]
+
+
+def _trainings(runs: Sequence[Run]) -> List[_Training]:
+    """``runs`` by what they were trained on and how, in the order of the first of each kind."""
+    kinds: Dict[str, _Training] = {}
+    for run in runs:
+        config = {name: value for name, value in run.config.items() if name != "criterion"}
+        config["common"] = {name: value for name, value in config.get("common", {}).items() if name != "seed"}
+        kind = json.dumps([run.data.recipe, run.directions, config, run.checkpoint_name], sort_keys=True)
+        training = kinds.setdefault(kind, _Training(_describe(run), {}))
+        training.runs.setdefault(_method(run), {})[run.config["common"]["seed"]] = run
+    return list(kinds.values())
+
+
+def _describe(run: Run) -> str:
+    corpus = str(run.data.recipe["corpus"]).partition(",")[0]
+    directions = ", ".join("-".join(direction) for direction in run.directions)
+    updates = max(read_curves(run.log)["valid"].get("nll_loss", {0: 0.0}))
+    return f"{corpus} {directions}, {updates:,} updates"
+
+
+def _gain(training: _Training, overfitting: float, method: str, baseline: str) -> Gain:
+    mine, base = training.runs[method], training.runs[baseline]
+    seeds = sorted(set(mine) & set(base))
+    scores = _scores([*(base[seed] for seed in seeds), *(mine[seed] for seed in seeds)])
+    theirs, ours = scores[: len(seeds)], scores[len(seeds) :]
+    differences = ours[:, 0] - theirs[:, 0]
+    return Gain(
+        *(training.name, method, overfitting, seeds, float(theirs[:, 0].mean()), float(differences.mean())),
+        std=float(differences.std(ddof=1)) if len(seeds) > 1 else None,
+        p=paired_p(theirs, ours),
+    )
+
+
+def _scores(runs: Sequence[Run]) -> np.ndarray:
+    """(runs, 1 + samples): BLEU, the mean over the test sets, and of samples of them."""
+    first, tests = runs[0], []
+    for direction in first.directions:
+        scoring = first.data.scoring_for(direction[1])
+        metric = find_metric("bleu", scoring)
+        for test in first.data.tests:
+            if not first.chose_by(test, direction):
+                rows = [sentence_statistics(metric, run.translated(test, direction), scoring) for run in runs]
+                tests.append(resample(metric, rows))
+    return pool_tests(tests)
+
+
+def overfitting_result(gains: Sequence[Gain], baseline: str) -> AnalysisResult:
+    """Table and figure; the trainings in the order of how far cross-entropy overfits."""
+    ordered = sorted(gains, key=lambda gain: gain.overfitting)
+    header = ("training", "NLL, end / minimum", "method", "seeds", baseline, "Δ", "p")
+    rows = []
+    for gain in ordered:
+        spread = "" if gain.std is None else f" ± {gain.std:.2f}"
+        numbers = (f"{len(gain.seeds)}", f"{gain.baseline:.2f}", f"{gain.delta:+.2f}{spread}", f"{gain.p:.3f}")
+        rows.append((gain.training, f"{gain.overfitting:.3f}", gain.method, *numbers))
+    return AnalysisResult(
+        "overfitting",
+        f"Gain over {baseline} by overfitting",
+        "How far cross-entropy overfits: its validation NLL at the end of the training over its minimum, 1.000 where "
+        f"it does not. BLEU: the mean over the test sets. Δ: to {baseline}, mean ± standard deviation over the seeds "
+        "that both have; p: two-sided paired bootstrap over all test sets and seeds.",
+        [Table(f"BLEU against {baseline}", header, rows)],
+        [
+            Figure(
+                "overfitting",
+                f"Dots: gain in BLEU over {baseline} by validation NLL of cross-entropy, end over minimum. "
+                "The table holds the numbers.",
+                (8, 4.5),
+                partial(paint_gains, gains=ordered, baseline=baseline),
+            )
+        ],
+        [{**asdict(gain), "seeds": " ".join(map(str, gain.seeds))} for gain in ordered],
+        {"baseline": baseline},
+    )
+
+
+def paint_gains(figure: Any, gains: Sequence[Gain], baseline: str) -> None:
+    """A dot with its standard deviation for each method and training, the training's name at its highest dot."""
+    axes = figure.subplots()
+    for number, method in enumerate(dict.fromkeys(gain.method for gain in gains), 1):
+        mine = [gain for gain in gains if gain.method == method]
+        points = [gain.overfitting for gain in mine], [gain.delta for gain in mine]
+        spread = [gain.std or 0.0 for gain in mine]
+        axes.errorbar(*points, yerr=spread, linestyle="none", capsize=3, label=method, **marker_style(number))
+    for training in dict.fromkeys(gain.training for gain in gains):
+        top = max((gain for gain in gains if gain.training == training), key=lambda gain: gain.delta)
+        axes.annotate(training, (top.overfitting, top.delta), xytext=(6, 5), textcoords="offset points", fontsize=8)
+    axes.axhline(0, color="grey", linewidth=0.8, linestyle=":")
+    axes.set_xlabel("validation NLL of cross-entropy, end / minimum")
+    axes.set_ylabel(f"BLEU − BLEU of {baseline}")
+    axes.margins(x=0.25, y=0.15)
+    plain(axes)
+    legend_above(figure)
+
+
+ANALYSIS = OverfittingAnalysis()
