@@ -11,15 +11,16 @@ returns its terms, each (n,), the loss first, and, where asked to, ∂loss/∂z.
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Callable, ClassVar, Iterator, List, NamedTuple, Optional, Tuple
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-# Rows are processed in blocks: on a CPU small enough for the temporaries to stay in cache and large enough for
-# every thread to have its share, on a GPU small enough for them not to matter beside the logits.
-_BLOCK_ELEMENTS_PER_THREAD = 1 << 17
+# Rows are processed in blocks: on a CPU small enough for the temporaries to stay in cache and large enough for what
+# PyTorch takes to start its operations not to matter, on a GPU small enough not to matter beside the logits.
+_BLOCK_ELEMENTS_PER_THREAD = 1 << 18
 _BLOCK_ELEMENTS_ELSEWHERE = 1 << 26
 
 
@@ -398,6 +399,15 @@ def row_blocks(logits: Tensor) -> Iterator[slice]:
     """Slices of the rows of logits (N, K) that stay in cache."""
     n, k = logits.shape
     on_cpu = logits.device.type == "cpu"
+    if on_cpu:
+        _keep_pages()
     elements = _BLOCK_ELEMENTS_PER_THREAD * torch.get_num_threads() if on_cpu else _BLOCK_ELEMENTS_ELSEWHERE
     size = max(1, elements // k)
     return (slice(start, min(start + size, n)) for start in range(0, n, size))
+
+
+@lru_cache(maxsize=None)
+def _keep_pages() -> None:
+    # glibc takes memory of a size that was freed once, up to 32 MiB, from its own pages from then on. Else it would get
+    # fresh ones from the system for each temporary of a block, which takes as long as computing on them.
+    torch.empty(30 << 20, dtype=torch.uint8)
