@@ -28,7 +28,7 @@ def write(tmp_path):
 @pytest.mark.parametrize(
     ("name", "runs"),
     [
-        *(("table1", 108), ("table2", 9), ("multi30k", 84), ("bible", 21), ("tau", 22), ("multi30k8k", 50)),
+        *(("table1", 108), ("table2", 9), ("multi30k", 84), ("bible", 21), ("tau", 22), ("multi30k8k", 58)),
         ("when", 27),
         *(("digits", 45), ("table3", 650), ("table5", 14), ("cifar10_small", 198), ("cifar100_small", 198)),
     ],
