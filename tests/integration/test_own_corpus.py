@@ -311,6 +311,7 @@ def test_multi30k8k_is_the_first_8000_pairs():
     corpus, whole = (load_corpus(name, "de", "en", folder) for name in ("multi30k8k", "multi30k"))
     train = list(corpus["train"])
     assert (len(train), train) == (8000, list(whole["train"])[:8000])
+    assert list(corpus)[2:] == [*list(whole)[2:], "val"], "the main test set is the first"
     setup = find("multi30k8k", "de-en")
     config = run_config(setup, "labo", 1)
     assert (setup.recipe.bpe_operations, setup.recipe.lowercase) == (2000, True)
