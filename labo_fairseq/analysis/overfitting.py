@@ -7,7 +7,7 @@ from argparse import ArgumentParser
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -15,9 +15,10 @@ from ..errors import UserError
 from ..evaluation.metrics import find_metric, sentence_statistics
 from ..evaluation.runs import Run
 from ..evaluation.significance import paired_p, pool_tests, resample
+from ..files import read_lines
 from ..reporting.figure import Figure, legend_above, marker_style, plain
 from ..reporting.table import Table
-from ..reporting.training_log import read_curves
+from ..reporting.training_log import parse_record
 from .base import Analysis, AnalysisResult
 
 
@@ -27,7 +28,8 @@ class Gain:
 
     training: str
     method: str
-    overfitting: float  # validation NLL of cross-entropy at its end over its minimum, mean over its seeds
+    gap: float  # of cross-entropy at its end, bits a token: validation NLL − training NLL with dropout; mean over seeds
+    rise: float  # of cross-entropy: validation NLL at its end over its minimum; mean over seeds
     seeds: List[int]  # that the method and the baseline have
     baseline: float  # BLEU, mean over the test sets and the seeds
     delta: float  # BLEU − that of the baseline
@@ -43,11 +45,15 @@ class _Training:
     runs: Dict[str, Dict[int, Run]]
 
     @property
-    def overfitting(self) -> Optional[float]:
-        """See :class:`Gain`; None where no run was with cross-entropy alone."""
-        plain_runs = (run for seeds in self.runs.values() for run in seeds.values() if _is_cross_entropy(run))
-        ratios = [values[-1] / min(values) for values in map(_validation_nll, plain_runs)]
-        return statistics.mean(ratios) if ratios else None
+    def overfitting(self) -> Optional[Tuple[float, float]]:
+        """Gap and rise, see :class:`Gain`; None where no run was with cross-entropy alone."""
+        plain_runs = [run for seeds in self.runs.values() for run in seeds.values() if _is_cross_entropy(run)]
+        if not plain_runs:
+            return None
+        validation = [_nll(run, "valid") for run in plain_runs]
+        training = [_nll(run, "train") for run in plain_runs]
+        gaps = (one[-1] - other[-1] for one, other in zip(validation, training))
+        return statistics.mean(gaps), statistics.mean(values[-1] / min(values) for values in validation)
 
 
 class OverfittingAnalysis(Analysis):
@@ -57,8 +63,8 @@ class OverfittingAnalysis(Analysis):
     summary = "gain over the baseline by how far cross-entropy overfits, over several corpora or schedules"
     description = (
         "Runs that differ in nothing but criterion and seed are one kind of training; of each kind there must be runs "
-        "with the baseline, which is the method of the first run, and with cross-entropy (ce), whose validation NLL at "
-        "its end over its minimum tells how far it overfits. BLEU, the mean over all test sets."
+        "with the baseline, which is the method of the first run, and with cross-entropy (ce). How far it overfits: by "
+        "how much its validation NLL is above its training NLL at its end. BLEU, the mean over all test sets."
     )
     in_report = False
 
@@ -98,16 +104,17 @@ def _is_cross_entropy(run: Run) -> bool:
     return criterion["_name"] == "cross_entropy" or smoothed
 
 
-def _validation_nll(run: Run) -> List[float]:
-    """Bits per token, by validation.
+def _nll(run: Run, kind: str) -> List[float]:
+    """Bits per token of every validation ("valid"), or of every epoch of training ("train").
 
     Raises:
         UserError: the log holds none.
     """
-    values = read_curves(run.log)["valid"].get("nll_loss", {})
+    records = filter(None, map(parse_record, read_lines(run.log)))
+    values = [float(record[1][f"{kind}_nll_loss"]) for record in records if record[0] == kind]
     if not values:
-        raise UserError(f"{run.log} holds no validation")
-    return [values[update] for update in sorted(values)]
+        raise UserError(f"{run.log} holds no {kind}_nll_loss")
+    return values
 
 
 def _trainings(runs: Sequence[Run]) -> List[_Training]:
@@ -125,18 +132,19 @@ def _trainings(runs: Sequence[Run]) -> List[_Training]:
 def _describe(run: Run) -> str:
     corpus = str(run.data.recipe["corpus"]).partition(",")[0]
     directions = ", ".join("-".join(direction) for direction in run.directions)
-    updates = max(read_curves(run.log)["valid"].get("nll_loss", {0: 0.0}))
+    records = filter(None, map(parse_record, read_lines(run.log)))
+    updates = max((int(record[1]["valid_num_updates"]) for record in records if record[0] == "valid"), default=0)
     return f"{corpus} {directions}, {updates:,} updates"
 
 
-def _gain(training: _Training, overfitting: float, method: str, baseline: str) -> Gain:
+def _gain(training: _Training, overfitting: Tuple[float, float], method: str, baseline: str) -> Gain:
     mine, base = training.runs[method], training.runs[baseline]
     seeds = sorted(set(mine) & set(base))
     scores = _scores([*(base[seed] for seed in seeds), *(mine[seed] for seed in seeds)])
     theirs, ours = scores[: len(seeds)], scores[len(seeds) :]
     differences = ours[:, 0] - theirs[:, 0]
     return Gain(
-        *(training.name, method, overfitting, seeds, float(theirs[:, 0].mean()), float(differences.mean())),
+        *(training.name, method, *overfitting, seeds, float(theirs[:, 0].mean()), float(differences.mean())),
         std=float(differences.std(ddof=1)) if len(seeds) > 1 else None,
         p=paired_p(theirs, ours),
     )
@@ -157,24 +165,25 @@ def _scores(runs: Sequence[Run]) -> np.ndarray:
 
 def overfitting_result(gains: Sequence[Gain], baseline: str) -> AnalysisResult:
     """Table and figure; the trainings in the order of how far cross-entropy overfits."""
-    ordered = sorted(gains, key=lambda gain: gain.overfitting)
-    header = ("training", "NLL, end / minimum", "method", "seeds", baseline, "Δ", "p")
+    ordered = sorted(gains, key=lambda gain: gain.gap)
+    header = ("training", "gap", "rise", "method", "seeds", baseline, "Δ", "p")
     rows = []
     for gain in ordered:
         spread = "" if gain.std is None else f" ± {gain.std:.2f}"
         numbers = (f"{len(gain.seeds)}", f"{gain.baseline:.2f}", f"{gain.delta:+.2f}{spread}", f"{gain.p:.3f}")
-        rows.append((gain.training, f"{gain.overfitting:.3f}", gain.method, *numbers))
+        rows.append((gain.training, f"{gain.gap:.2f}", f"{gain.rise:.3f}", gain.method, *numbers))
     return AnalysisResult(
         "overfitting",
         f"Gain over {baseline} by overfitting",
-        "How far cross-entropy overfits: its validation NLL at the end of the training over its minimum, 1.000 where "
-        f"it does not. BLEU: the mean over the test sets. Δ: to {baseline}, mean ± standard deviation over the seeds "
+        "How far cross-entropy overfits: at the end of the training its validation NLL less its training NLL, which is "
+        "measured with dropout (gap, bits per token), and its validation NLL over its minimum (rise, 1.000 where it "
+        f"never rose). BLEU: the mean over the test sets. Δ: to {baseline}, mean ± standard deviation over the seeds "
         "that both have; p: two-sided paired bootstrap over all test sets and seeds.",
         [Table(f"BLEU against {baseline}", header, rows)],
         [
             Figure(
                 "overfitting",
-                f"Dots: gain in BLEU over {baseline} by validation NLL of cross-entropy, end over minimum. "
+                f"Dots: gain in BLEU over {baseline} by validation NLL less training NLL of cross-entropy. "
                 "The table holds the numbers.",
                 (8, 4.5),
                 partial(paint_gains, gains=ordered, baseline=baseline),
@@ -190,14 +199,14 @@ def paint_gains(figure: Any, gains: Sequence[Gain], baseline: str) -> None:
     axes = figure.subplots()
     for number, method in enumerate(dict.fromkeys(gain.method for gain in gains), 1):
         mine = [gain for gain in gains if gain.method == method]
-        points = [gain.overfitting for gain in mine], [gain.delta for gain in mine]
+        points = [gain.gap for gain in mine], [gain.delta for gain in mine]
         spread = [gain.std or 0.0 for gain in mine]
         axes.errorbar(*points, yerr=spread, linestyle="none", capsize=3, label=method, **marker_style(number))
     for training in dict.fromkeys(gain.training for gain in gains):
         top = max((gain for gain in gains if gain.training == training), key=lambda gain: gain.delta)
-        axes.annotate(training, (top.overfitting, top.delta), xytext=(6, 5), textcoords="offset points", fontsize=8)
+        axes.annotate(training, (top.gap, top.delta), xytext=(6, 5), textcoords="offset points", fontsize=8)
     axes.axhline(0, color="grey", linewidth=0.8, linestyle=":")
-    axes.set_xlabel("validation NLL of cross-entropy, end / minimum")
+    axes.set_xlabel("cross-entropy at its end: validation NLL − training NLL (bits)")
     axes.set_ylabel(f"BLEU − BLEU of {baseline}")
     axes.margins(x=0.25, y=0.15)
     plain(axes)
