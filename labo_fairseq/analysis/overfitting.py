@@ -3,7 +3,6 @@
 import json
 import re
 import statistics
-from argparse import ArgumentParser
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -68,24 +67,17 @@ class OverfittingAnalysis(Analysis):
     )
     in_report = False
 
-    def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument(
-            "folders",
-            type=Path,
-            nargs="+",
-            metavar="RUN",
-            help="directories of runs on several corpora, a baseline first",
-        )
-
     def run(self, runs: Sequence[Run], folder: Path, **options: Any) -> AnalysisResult:
         baseline = _method(runs[0])
-        gains = [
-            _gain(training, training.overfitting, method, baseline)
-            for training in _trainings(runs)
-            if training.overfitting is not None
-            for method, seeds in training.runs.items()
-            if method != baseline and set(seeds) & set(training.runs.get(baseline, {}))
-        ]
+        gains: List[Gain] = []
+        for training in _trainings(runs):
+            overfitting, with_baseline = training.overfitting, set(training.runs.get(baseline, {}))
+            if overfitting is not None:
+                gains += [
+                    _gain(training, overfitting, method, baseline)
+                    for method, seeds in training.runs.items()
+                    if method != baseline and with_baseline & set(seeds)
+                ]
         if not gains:
             raise UserError(
                 f"no kind of training was run with cross-entropy, with {baseline} and with another method of the same "
