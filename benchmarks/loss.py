@@ -303,6 +303,7 @@ def compare(case: Case, comparison: str, rounds: int) -> List[Dict[str, Any]]:
         with get_context("spawn").Pool(1) as pool:
             peaks[name] = pool.apply(measure_memory, (case, comparison, name, torch.get_num_threads()))
     floor = [name for name in ("copy", "exponentials") if name in times]
+    least = [sum(clock for clock, _ in parts) for parts in zip(*(times[name] for name in floor))]
     for name in (*peaks, *floor):
         clock, cpu = (
             statistics.median(mine[of] / base[of] for mine, base in zip(times[name], times[BASE])) for of in (0, 1)
@@ -311,7 +312,6 @@ def compare(case: Case, comparison: str, rounds: int) -> List[Dict[str, Any]]:
         if name in peaks:
             row.update(memory=peaks[name] / peaks[BASE], peak_bytes=peaks[name])
         if floor:
-            least = (sum(parts) for parts in zip(*([clock for clock, _ in times[part]] for part in floor)))
             row["floor"] = statistics.median(one / mine[0] for one, mine in zip(least, times[name]))
         if name == "copy":
             row["bytes"] = (

@@ -17,7 +17,7 @@ from ..evaluation.significance import paired_p, pool_tests, resample
 from ..files import read_lines
 from ..reporting.figure import Figure, legend_above, marker_style, plain
 from ..reporting.table import Table
-from ..reporting.training_log import parse_record
+from ..reporting.training_log import parse_record, read_curves
 from .base import Analysis, AnalysisResult
 
 
@@ -46,13 +46,13 @@ class _Training:
     @property
     def overfitting(self) -> Optional[Tuple[float, float]]:
         """Gap and rise, see :class:`Gain`; None where no run was with cross-entropy alone."""
-        plain_runs = [run for seeds in self.runs.values() for run in seeds.values() if _is_cross_entropy(run)]
-        if not plain_runs:
+        measured = [
+            _overfitting(run) for seeds in self.runs.values() for run in seeds.values() if _is_cross_entropy(run)
+        ]
+        if not measured:
             return None
-        validation = [_nll(run, "valid") for run in plain_runs]
-        training = [_nll(run, "train") for run in plain_runs]
-        gaps = (one[-1] - other[-1] for one, other in zip(validation, training))
-        return statistics.mean(gaps), statistics.mean(values[-1] / min(values) for values in validation)
+        gap, rise = map(statistics.mean, zip(*measured))
+        return gap, rise
 
 
 class OverfittingAnalysis(Analysis):
@@ -69,15 +69,7 @@ class OverfittingAnalysis(Analysis):
 
     def run(self, runs: Sequence[Run], folder: Path, **options: Any) -> AnalysisResult:
         baseline = _method(runs[0])
-        gains: List[Gain] = []
-        for training in _trainings(runs):
-            overfitting, with_baseline = training.overfitting, set(training.runs.get(baseline, {}))
-            if overfitting is not None:
-                gains += [
-                    _gain(training, overfitting, method, baseline)
-                    for method, seeds in training.runs.items()
-                    if method != baseline and with_baseline & set(seeds)
-                ]
+        gains = [gain for training in _trainings(runs) for gain in _gains(training, baseline)]
         if not gains:
             raise UserError(
                 f"no kind of training was run with cross-entropy, with {baseline} and with another method of the same "
@@ -96,17 +88,19 @@ def _is_cross_entropy(run: Run) -> bool:
     return criterion["_name"] == "cross_entropy" or smoothed
 
 
-def _nll(run: Run, kind: str) -> List[float]:
-    """Bits per token of every validation ("valid"), or of every epoch of training ("train").
+def _overfitting(run: Run) -> Tuple[float, float]:
+    """Gap and rise, see :class:`Gain`, of one run.
 
     Raises:
-        UserError: the log holds none.
+        UserError: its log holds no validation, or no whole epoch of training.
     """
+    validation = read_curves(run.log)["valid"].get("nll_loss", {})
     records = filter(None, map(parse_record, read_lines(run.log)))
-    values = [float(record[1][f"{kind}_nll_loss"]) for record in records if record[0] == kind]
-    if not values:
-        raise UserError(f"{run.log} holds no {kind}_nll_loss")
-    return values
+    training = [record[1]["train_nll_loss"] for record in records if record[0] == "train"]
+    if not validation or not training:
+        raise UserError(f"{run.log} holds no validation, or no whole epoch of training")
+    last = validation[max(validation)]
+    return last - training[-1], last / min(validation.values())
 
 
 def _trainings(runs: Sequence[Run]) -> List[_Training]:
@@ -116,42 +110,56 @@ def _trainings(runs: Sequence[Run]) -> List[_Training]:
         config = {name: value for name, value in run.config.items() if name != "criterion"}
         config["common"] = {name: value for name, value in config.get("common", {}).items() if name != "seed"}
         kind = json.dumps([run.data.recipe, run.directions, config, run.checkpoint_name], sort_keys=True)
-        training = kinds.setdefault(kind, _Training(_describe(run), {}))
-        training.runs.setdefault(_method(run), {})[run.config["common"]["seed"]] = run
+        if kind not in kinds:
+            kinds[kind] = _Training(_describe(run), {})
+        kinds[kind].runs.setdefault(_method(run), {})[run.config["common"]["seed"]] = run
     return list(kinds.values())
 
 
 def _describe(run: Run) -> str:
     corpus = str(run.data.recipe["corpus"]).partition(",")[0]
     directions = ", ".join("-".join(direction) for direction in run.directions)
-    records = filter(None, map(parse_record, read_lines(run.log)))
-    updates = max((int(record[1]["valid_num_updates"]) for record in records if record[0] == "valid"), default=0)
+    updates = max(read_curves(run.log)["valid"].get("nll_loss", {0: 0.0}))
     return f"{corpus} {directions}, {updates:,} updates"
 
 
-def _gain(training: _Training, overfitting: Tuple[float, float], method: str, baseline: str) -> Gain:
-    mine, base = training.runs[method], training.runs[baseline]
-    seeds = sorted(set(mine) & set(base))
-    scores = _scores([*(base[seed] for seed in seeds), *(mine[seed] for seed in seeds)])
-    theirs, ours = scores[: len(seeds)], scores[len(seeds) :]
-    differences = ours[:, 0] - theirs[:, 0]
-    return Gain(
-        *(training.name, method, *overfitting, seeds, float(theirs[:, 0].mean()), float(differences.mean())),
-        std=float(differences.std(ddof=1)) if len(seeds) > 1 else None,
-        p=paired_p(theirs, ours),
-    )
+def _gains(training: _Training, baseline: str) -> List[Gain]:
+    """Of every method that has a seed of the baseline; none where cross-entropy is missing."""
+    overfitting, with_baseline = training.overfitting, set(training.runs.get(baseline, {}))
+    shared = {
+        method: sorted(with_baseline & set(seeds)) for method, seeds in training.runs.items() if method != baseline
+    }
+    if overfitting is None or not any(shared.values()):
+        return []
+    runs = {(method, seed): run for method, seeds in training.runs.items() for seed, run in seeds.items()}
+    scores = dict(zip(runs, _scores(list(runs.values()))))
+    gains = []
+    for method, seeds in shared.items():
+        if seeds:
+            theirs, ours = (np.stack([scores[one, seed] for seed in seeds]) for one in (baseline, method))
+            differences = ours[:, 0] - theirs[:, 0]
+            means = float(theirs[:, 0].mean()), float(differences.mean())
+            std = float(differences.std(ddof=1)) if len(seeds) > 1 else None
+            gains.append(Gain(training.name, method, *overfitting, seeds, *means, std, paired_p(theirs, ours)))
+    return gains
 
 
 def _scores(runs: Sequence[Run]) -> np.ndarray:
-    """(runs, 1 + samples): BLEU, the mean over the test sets, and of samples of them."""
+    """(runs, 1 + samples): BLEU, the mean over the test sets, and of samples of them.
+
+    Raises:
+        UserError: there is no test set but the validation set.
+    """
     first, tests = runs[0], []
     for direction in first.directions:
         scoring = first.data.scoring_for(direction[1])
         metric = find_metric("bleu", scoring)
         for test in first.data.tests:
-            if not first.chose_by(test, direction):
+            if not first.is_validation(test, direction):
                 rows = [sentence_statistics(metric, run.translated(test, direction), scoring) for run in runs]
                 tests.append(resample(metric, rows))
+    if not tests:
+        raise UserError(f"{first.folder} has no test set but its validation set")
     return pool_tests(tests)
 
 

@@ -122,7 +122,7 @@ class Run:
         """Detokenized translations of a test set, one per line."""
         return self.folder / "translations" / f"{self.data.split(test, *direction)}.{direction[1]}"
 
-    def chose_by(self, test: str, direction: Pair) -> bool:
+    def is_validation(self, test: str, direction: Pair) -> bool:
         """Whether what is scored as a test set is the validation set."""
         sides = [
             [self.data.raw(self.data.split(split, *direction), language) for language in direction]

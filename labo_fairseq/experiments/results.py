@@ -239,7 +239,7 @@ def _scores(done: FinishedJob, name: str) -> Dict[Column, _Scored]:
             rows = sentence_statistics(metric, translation, scoring) if metric.decomposition else None
             column = Column(done.job.corpus_name, "-".join(direction), test)
             corpus_score = metric.decomposition.corpus_score if metric.decomposition else None
-            value, held_out = known or score(metric, translation, scoring), not run.chose_by(test, direction)
+            value, held_out = known or score(metric, translation, scoring), not run.is_validation(test, direction)
             scores[column] = _Scored(value, rows, corpus_score, held_out)
     return scores
 

@@ -158,7 +158,7 @@ class BlockKernel:
             values, slope = self.block(z, _labels(target[rows], z), *slices, with_grad=grad is not None)
             terms[:, rows] = torch.stack(values)
             if grad is not None and slope is not None:
-                grad[rows].copy_(slope if scale is None else slope.mul_(scale[rows, None]))
+                write_scaled(grad[rows], slope, None if scale is None else scale[rows, None])
         if grad is not None:
             grad.index_fill_(0, ignored.nonzero().squeeze(-1), 0.0)
         return terms.masked_fill_(ignored, 0.0)
@@ -182,6 +182,14 @@ class BlockKernel:
         grad = torch.empty(logits.shape, dtype=logits.dtype, device=logits.device)
         self.reduce(logits, target, ignored, beside, grad, scale)
         return grad
+
+
+def write_scaled(out: Tensor, slope: Tensor, scale: Optional[Tensor]) -> None:
+    """``scale``·``slope`` into ``out``, whose dtype may be another; ``slope`` is overwritten.
+
+    As one operation torch takes longer than for the product and the change of dtype.
+    """
+    out.copy_(slope if scale is None else slope.mul_(scale))
 
 
 def rows_and_mask(logits: Tensor, target: Tensor, ignore_index: Optional[int]) -> Tuple[Tensor, Tensor]:

@@ -30,6 +30,7 @@ from .blockwise import (
     may_overwrite,
     row_blocks,
     targets_and_mask,
+    write_scaled,
 )
 from .fused_linear import as_multiplied, linear_terms
 from .labo import LaboOptions, LaboTerms, labo_kernel, labo_terms_with
@@ -149,7 +150,7 @@ class _PairKernel(BlockKernel):
             divergence, slope = _divergence(pairs[:, tokens].to(terms.dtype), with_grad=grad is not None)
             shares[:, tokens] = divergence / 2
             if slopes is not None and slope is not None:
-                torch.mul(slope, 1.0 if scales is None else scales[tokens], out=slopes[:, tokens])
+                write_scaled(slopes[:, tokens], slope, None if scales is None else scales[tokens])
         if grad is not None:
             grad.index_fill_(0, ignored.nonzero().squeeze(-1), 0.0)
         return terms.masked_fill_(ignored, 0.0)

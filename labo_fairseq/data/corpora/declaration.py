@@ -150,12 +150,17 @@ class Declaration:
         if self.shipped:
             return self.name
         splits = [
-            [split, *([[self._content_of(file) for file in files_of(part, pair)], *_selection(part)] for part in parts)]
+            [split, *(self._told(part, pair) for part in parts)]
             for pair in (pair if pair in self.texts else pair[::-1] for pair in directions)
             for split, parts in self.texts[pair].items()
         ]
         told = json.dumps([splits, self.cut and [str(value) for value in vars(self.cut).values()]])
         return f"{self.name}, files {hashlib.sha256(told.encode()).hexdigest()[:16]}"
+
+    def _told(self, part: Part, pair: Pair) -> List[Any]:
+        """What tells a text from another: what its files hold, and what is taken out of them."""
+        contents = [self._content_of(file) for file in files_of(part, pair)]
+        return [contents, part.member, part.reader, part.columns, part.first]
 
     def _content_of(self, file: str) -> str:
         """A digest of a file, or of what an archive must hold."""
@@ -164,11 +169,6 @@ class Declaration:
             return digest_of(path)
         archive = self.archives[file]
         return archive.sha256 or archive.md5 or archive.name
-
-
-def _selection(part: Part) -> Tuple[Any, ...]:
-    """What is taken out of the files of a text."""
-    return part.member, part.reader, part.columns, part.first
 
 
 def load_declaration(name: str, archive_dir: Optional[Path] = None) -> Declaration:
@@ -303,12 +303,12 @@ def _with_inherited(content: Any) -> Dict[str, Any]:
 
 def _merged(one: Dict[str, Any], other: Dict[str, Any]) -> Dict[str, Any]:
     """Both; what is in ``other`` takes the place of what is in ``one``, mappings key by key."""
-    both = {key: _merged(one[key], value) for key, value in other.items() if _are_mappings(one.get(key), value)}
+    both = {
+        key: _merged(one[key], value)
+        for key, value in other.items()
+        if isinstance(one.get(key), dict) and isinstance(value, dict)
+    }
     return {**one, **other, **both}
-
-
-def _are_mappings(*values: Any) -> bool:
-    return all(isinstance(value, dict) for value in values)
 
 
 def _shipped_archives(name: str) -> Dict[str, Archive]:
