@@ -208,8 +208,8 @@ def test_a_published_archive_is_recognised(tmp_path):
     [
         (
             ("wmt15", "en", "de"),
-            "unknown corpus 'wmt15': choose from bible, iwslt14, iwslt17, multi30k, multi30k8k, tatoeba, wmt14, name a "
-            "YAML file, or say custom",
+            "unknown corpus 'wmt15': choose from bible, iwslt14, iwslt17, multi30k, multi30k2k, multi30k8k, "
+            "multi30k8k-short, tatoeba, wmt14, name a YAML file, or say custom",
         ),
         (("iwslt17", "en", "de"), "iwslt17 has no en-de: choose from de-en, fr-en"),
         (("multi30k", "de", "fr"), "multi30k has no de-fr: choose from de-en, en-de, fr-en, en-fr"),
@@ -228,7 +228,7 @@ def test_archive_folder_must_be_there(tmp_path):
 def test_manifests(tmp_path):
     for corpus in shipped_corpora():
         for archive in load_declaration(corpus).archives.values():
-            assert archive.name.startswith(f"{'multi30k' if corpus == 'multi30k8k' else corpus}/")
+            assert archive.name.startswith(f"{'multi30k' if corpus.startswith('multi30k') else corpus}/")
             assert archive.urls or archive.inside or (archive.pip and archive.sha256)
             assert all(url.startswith("https://") for url in archive.urls)
     (tmp_path / "wmt14.yaml").write_text("archives:\n  a.tgz: {sise: 3}\n")

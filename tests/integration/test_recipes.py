@@ -135,7 +135,7 @@ def test_the_benchmark_of_tables_reports_copies_of_a_run(multi30k):
     program = Path(__file__).parents[2] / "benchmarks" / "report.py"
     done = run(sys.executable, program, finished(multi30k[0]), "--seeds", "2")
     assert done.returncode == 0, done.stdout[-2000:]
-    assert "14 runs, 21 cells: " in done.stdout
+    assert "14 runs, 28 cells: " in done.stdout
 
 
 @pytest.mark.once
