@@ -142,6 +142,7 @@ class BlockKernel:
         beside: Tuple[Tensor, ...] = (),
         grad: Optional[Tensor] = None,
         scale: Optional[Tensor] = None,
+        unit: Optional[Tensor] = None,
     ) -> Tensor:
         """The terms (fields, N) of all rows, without autograd.
 
@@ -150,6 +151,7 @@ class BlockKernel:
             beside: tensors (N, …) whose rows ``block`` is given after the labels.
             grad: (N, K), takes ``scale``·∂loss/∂z where it is given. It may be ``logits`` itself.
             scale: (N,), one where it is not given. It is applied before rounding to the dtype of ``grad``.
+            unit: (N,), takes the power of two that each row of ``grad`` has as its unit, see :func:`write_scaled`.
         """
         terms = torch.empty(self.fields, logits.size(0), dtype=accumulator(logits), device=logits.device)
         for rows in row_blocks(logits):
@@ -158,7 +160,7 @@ class BlockKernel:
             values, slope = self.block(z, _labels(target[rows], z), *slices, with_grad=grad is not None)
             terms[:, rows] = torch.stack(values)
             if grad is not None and slope is not None:
-                write_scaled(grad[rows], slope, None if scale is None else scale[rows, None])
+                write_scaled(grad[rows], slope, *(None if one is None else one[rows, None] for one in (scale, unit)))
         if grad is not None:
             grad.index_fill_(0, ignored.nonzero().squeeze(-1), 0.0)
         return terms.masked_fill_(ignored, 0.0)
@@ -184,12 +186,23 @@ class BlockKernel:
         return grad
 
 
-def write_scaled(out: Tensor, slope: Tensor, scale: Optional[Tensor]) -> None:
-    """``scale``·``slope`` into ``out``, whose dtype may be another; ``slope`` is overwritten.
+def write_scaled(out: Tensor, slope: Tensor, scale: Optional[Tensor], unit: Optional[Tensor] = None) -> None:
+    """``scale``·``slope`` (…, K) into ``out``, whose dtype may be another; ``slope`` is overwritten.
 
-    As one operation torch takes longer than for the product and the change of dtype.
+    Where ``unit`` (…, 1) is given, it takes a power of two for every row that brings the row's largest number near the
+    top of the range of ``out``, and ``out`` what is written in it: rounding then takes no more from a small number than
+    the final scale would.
     """
-    out.copy_(slope if scale is None else slope.mul_(scale))
+    # as one operation torch takes longer than for the product and the change of dtype
+    slope = slope if scale is None else slope.mul_(scale)
+    if unit is not None:
+        # a tenth of the time of the norm of infinite order
+        largest = torch.maximum(slope.amax(dim=-1, keepdim=True), -slope.amin(dim=-1, keepdim=True))
+        top = int(math.log2(torch.finfo(out.dtype).max))
+        # within the range of float32, in which a row of zeros or of inf needs some unit too
+        unit.copy_(torch.ldexp(torch.ones_like(largest), (largest.frexp()[1] - top).clamp_(-100, 100)))
+        slope = slope.mul_(1 / unit)
+    out.copy_(slope)
 
 
 def rows_and_mask(logits: Tensor, target: Tensor, ignore_index: Optional[int]) -> Tuple[Tensor, Tensor]:
@@ -268,20 +281,20 @@ def _has_transforms() -> bool:
 
 def _makes_gradient_early(kernel: Any, logits: Tensor) -> bool:
     # On a CPU the gradient is made in the forward pass, while p is in cache; on other devices memory is dearer
-    # than computing twice, and in float16 the scale must be known before rounding: what it saves from 0 would be
-    # lost. It never takes the place of the logits: nothing tells who else will read them (an argmax, a second loss
-    # or backward pass).
-    on_cpu = isinstance(kernel, BlockKernel) and logits.device.type == "cpu"
-    return on_cpu and logits.dtype != torch.float16
+    # than computing twice. It never takes the place of the logits: nothing tells who else will read them (an argmax,
+    # a second loss or backward pass).
+    return isinstance(kernel, BlockKernel) and logits.device.type == "cpu"
 
 
 class _RowLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx, logits, target, ignored, kernel, early, *beside):
-        ctx.grad, saved = None, ()
+        ctx.grad, ctx.unit, saved = None, None, ()
         if early:
             ctx.grad = torch.empty(logits.shape, dtype=logits.dtype)
-            terms = kernel.reduce(logits, target, ignored, beside, ctx.grad)
+            if logits.dtype == torch.float16:  # too narrow for what the scale of the loss will save from 0
+                ctx.unit = torch.empty(len(logits))
+            terms = kernel.reduce(logits, target, ignored, beside, ctx.grad, unit=ctx.unit)
         else:
             terms, saved = kernel.reduce_and_save(logits, target, ignored, beside)
         ctx.kernel, ctx.beside = kernel, len(beside)
@@ -300,13 +313,15 @@ class _RowLoss(torch.autograd.Function):
                 grad = whole_gradient(ctx.kernel.block, logits, target, ignored, beside, grad_loss)
             else:
                 grad = ctx.kernel.gradient(logits, target, ignored, beside, saved, grad_loss)
+        elif ctx.unit is not None:
+            _scale_rows(grad, grad_loss * ctx.unit)
         elif not grad_loss.eq(1).all():  # a summed loss needs no second pass over the gradient
             _scale_rows(grad, grad_loss)
         return (grad, *(None,) * (4 + ctx.beside))
 
 
 def _scale_rows(grad: Tensor, scale: Tensor) -> None:
-    """Multiply grad (N, K), a gradient made early, by scale (N,); bfloat16 is rounded a second time by that."""
+    """Multiply grad (N, K), a gradient made early, by scale (N,); half precision is rounded a second time by that."""
     for rows in row_blocks(grad):  # as a whole, a product of two dtypes takes torch longer than the loss
         part = grad[rows]
         product = part.to(scale.dtype).mul_(scale[rows, None])

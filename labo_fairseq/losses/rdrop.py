@@ -140,17 +140,18 @@ class _PairKernel(BlockKernel):
         beside: Tuple[Tensor, ...] = (),
         grad: Optional[Tensor] = None,
         scale: Optional[Tensor] = None,
+        unit: Optional[Tensor] = None,
     ) -> Tensor:
         terms = torch.empty(1, logits.size(0), dtype=accumulator(logits), device=logits.device)
         pairs, shares = _pairs(logits, self.adjacent), _pairs(terms[0], self.adjacent)
         slopes = None if grad is None else _pairs(grad, self.adjacent)
-        scales = None if scale is None else _pairs(scale, self.adjacent)[0, :, None]
+        factors = [None if one is None else _pairs(one, self.adjacent)[:, :, None] for one in (scale, unit)]
         for rows in row_blocks(logits):
             tokens = slice((rows.start + 1) // 2, (rows.stop + 1) // 2)
             divergence, slope = _divergence(pairs[:, tokens].to(terms.dtype), with_grad=grad is not None)
             shares[:, tokens] = divergence / 2
             if slopes is not None and slope is not None:
-                write_scaled(slopes[:, tokens], slope, None if scales is None else scales[tokens])
+                write_scaled(slopes[:, tokens], slope, *(None if one is None else one[:, tokens] for one in factors))
         if grad is not None:
             grad.index_fill_(0, ignored.nonzero().squeeze(-1), 0.0)
         return terms.masked_fill_(ignored, 0.0)

@@ -86,6 +86,20 @@ def test_fp16_gradient_is_scaled_before_it_is_rounded():
     torch.testing.assert_close(z.grad.double(), expected, rtol=2e-3, atol=1e-6)
 
 
+def test_fp16_keeps_a_gradient_that_only_its_scale_brings_into_range():
+    size = torch.tensor([1e-12, 1e-6, 1.0, 1e9, 0.0])
+
+    def block(z, label, size, *, with_grad):
+        return [size * z.square().sum(-1) / 2], size[:, None] * z if with_grad else None
+
+    z = torch.linspace(-1, 1, 300).expand(5, 300).half().requires_grad_()
+    target, ignored = torch.zeros(5, dtype=torch.long), torch.zeros(5, dtype=torch.bool)
+    (loss,) = blockwise.differentiable_terms(blockwise.BlockKernel(block, 1), z, target, ignored, (size,))
+    scale = torch.tensor([1e12, 1e6, 1.0, 1e-9, 1.0])
+    (loss * scale).sum().backward()
+    torch.testing.assert_close(z.grad, z.detach() * (size > 0)[:, None], rtol=2e-3, atol=0)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("form", ["sum", "mean", "weighted"])
 def test_any_scale_of_the_gradient(dtype, form):
@@ -275,9 +289,9 @@ def test_an_evaluation_makes_no_gradient(monkeypatch, evaluation):
     logits, target = draw(4, 6)
     given, reduce = [], blockwise.BlockKernel.reduce
 
-    def spy(kernel, logits, target, ignored, beside=(), grad=None, scale=None):
+    def spy(kernel, logits, target, ignored, beside=(), grad=None, **others):
         given.append(grad)
-        return reduce(kernel, logits, target, ignored, beside, grad, scale)
+        return reduce(kernel, logits, target, ignored, beside, grad, **others)
 
     monkeypatch.setattr(blockwise.BlockKernel, "reduce", spy)
     expected = labo_terms(logits.clone().requires_grad_(), target).loss.detach()
