@@ -208,7 +208,7 @@ def test_a_corpus_like_another():
     assert own.training.settings["criterion.smoothing_warmup_steps"] == 60
     assert (own.name, own.title) == ("multi30k2k", "Multi30k, the first 2,000 pairs")
     config = run_config(find("multi30k8k-short", "de-en"), "labo", 1)
-    assert (config["optimization"]["max_epoch"], config["criterion"]["smoothing_warmup_steps"]) == (4, 25)
+    assert (config["optimization"]["max_epoch"], config["criterion"]["smoothing_warmup_steps"]) == (10, 60)
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ def test_settings_are_the_papers(name):
             "bible": 1000,
             "multi30k8k": 250,
             "multi30k2k": 60,
-            "multi30k8k-short": 25,
+            "multi30k8k-short": 60,
         }.get(corpus, 5000)
     if direction != "multilingual":
         assert f"{config['task']['source_lang']}-{config['task']['target_lang']}" == direction
