@@ -133,6 +133,8 @@ class BlockKernel:
     fields: int
     #: how many rows in a row make one loss
     rows_together: ClassVar[int] = 1
+    #: what the loss of a row is most often multiplied by in the sum that is differentiated: 0 is taken for 1
+    usual_scale: float = 1.0
 
     def reduce(
         self,
@@ -142,7 +144,7 @@ class BlockKernel:
         beside: Tuple[Tensor, ...] = (),
         grad: Optional[Tensor] = None,
         scale: Optional[Tensor] = None,
-        unit: Optional[Tensor] = None,
+        adapt: bool = False,
     ) -> Tensor:
         """The terms (fields, N) of all rows, without autograd.
 
@@ -151,7 +153,7 @@ class BlockKernel:
             beside: tensors (N, …) whose rows ``block`` is given after the labels.
             grad: (N, K), takes ``scale``·∂loss/∂z where it is given. It may be ``logits`` itself.
             scale: (N,), one where it is not given. It is applied before rounding to the dtype of ``grad``.
-            unit: (N,), takes the power of two that each row of ``grad`` has as its unit, see :func:`write_scaled`.
+            adapt: let ``scale`` change with the rows of ``grad``, see :func:`write_scaled`.
         """
         terms = torch.empty(self.fields, logits.size(0), dtype=accumulator(logits), device=logits.device)
         for rows in row_blocks(logits):
@@ -160,7 +162,7 @@ class BlockKernel:
             values, slope = self.block(z, _labels(target[rows], z), *slices, with_grad=grad is not None)
             terms[:, rows] = torch.stack(values)
             if grad is not None and slope is not None:
-                write_scaled(grad[rows], slope, *(None if one is None else one[rows, None] for one in (scale, unit)))
+                write_scaled(grad[rows], slope, None if scale is None else scale[rows, None], adapt)
         if grad is not None:
             grad.index_fill_(0, ignored.nonzero().squeeze(-1), 0.0)
         return terms.masked_fill_(ignored, 0.0)
@@ -186,22 +188,25 @@ class BlockKernel:
         return grad
 
 
-def write_scaled(out: Tensor, slope: Tensor, scale: Optional[Tensor], unit: Optional[Tensor] = None) -> None:
+def write_scaled(out: Tensor, slope: Tensor, scale: Optional[Tensor], adapt: bool = False) -> None:
     """``scale``·``slope`` (…, K) into ``out``, whose dtype may be another; ``slope`` is overwritten.
 
-    Where ``unit`` (…, 1) is given, it takes a power of two for every row that brings the row's largest number near the
-    top of the range of ``out``, and ``out`` what is written in it: rounding then takes no more from a small number than
-    the final scale would.
+    Args:
+        scale: (…, 1).
+        adapt: multiply each row and its ``scale`` by the power of two that brings the row's largest number near the top
+            of the range of ``out``: rounding then takes no more from a small number than a later scale would.
     """
+    if scale is not None:
+        slope = slope.mul_(scale)
+        if adapt:
+            # a tenth of the time of the norm of infinite order
+            largest = torch.maximum(slope.amax(dim=-1, keepdim=True), -slope.amin(dim=-1, keepdim=True))
+            top = int(math.log2(torch.finfo(out.dtype).max))
+            # within the range of float32, in which a row of zeros or of inf needs some factor too
+            factor = torch.ldexp(torch.ones_like(largest), (top - largest.frexp()[1]).clamp_(-100, 100))
+            slope = slope.mul_(factor)
+            scale.mul_(factor)
     # as one operation torch takes longer than for the product and the change of dtype
-    slope = slope if scale is None else slope.mul_(scale)
-    if unit is not None:
-        # a tenth of the time of the norm of infinite order
-        largest = torch.maximum(slope.amax(dim=-1, keepdim=True), -slope.amin(dim=-1, keepdim=True))
-        top = int(math.log2(torch.finfo(out.dtype).max))
-        # within the range of float32, in which a row of zeros or of inf needs some unit too
-        unit.copy_(torch.ldexp(torch.ones_like(largest), (largest.frexp()[1] - top).clamp_(-100, 100)))
-        slope = slope.mul_(1 / unit)
     out.copy_(slope)
 
 
@@ -289,12 +294,14 @@ def _makes_gradient_early(kernel: Any, logits: Tensor) -> bool:
 class _RowLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx, logits, target, ignored, kernel, early, *beside):
-        ctx.grad, ctx.unit, saved = None, None, ()
+        ctx.grad, saved = None, ()
         if early:
             ctx.grad = torch.empty(logits.shape, dtype=logits.dtype)
-            if logits.dtype == torch.float16:  # too narrow for what the scale of the loss will save from 0
-                ctx.unit = torch.empty(len(logits))
-            terms = kernel.reduce(logits, target, ignored, beside, ctx.grad, unit=ctx.unit)
+            ctx.scale = torch.full((len(logits),), kernel.usual_scale or 1.0, dtype=accumulator(logits))
+            # float16 is too narrow for what the scale of the loss will save from 0
+            adapt = logits.dtype == torch.float16
+            scale = ctx.scale if adapt or kernel.usual_scale != 1 else None
+            terms = kernel.reduce(logits, target, ignored, beside, ctx.grad, scale, adapt)
         else:
             terms, saved = kernel.reduce_and_save(logits, target, ignored, beside)
         ctx.kernel, ctx.beside = kernel, len(beside)
@@ -313,10 +320,8 @@ class _RowLoss(torch.autograd.Function):
                 grad = whole_gradient(ctx.kernel.block, logits, target, ignored, beside, grad_loss)
             else:
                 grad = ctx.kernel.gradient(logits, target, ignored, beside, saved, grad_loss)
-        elif ctx.unit is not None:
-            _scale_rows(grad, grad_loss * ctx.unit)
-        elif not grad_loss.eq(1).all():  # a summed loss needs no second pass over the gradient
-            _scale_rows(grad, grad_loss)
+        elif not grad_loss.eq(ctx.scale).all():  # a summed loss needs no second pass over the gradient
+            _scale_rows(grad, grad_loss / ctx.scale)
         return (grad, *(None,) * (4 + ctx.beside))
 
 

@@ -11,7 +11,7 @@ Rows are those of a doubled batch: all tokens of the first pass, then those of t
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar, List, Optional, Tuple, TypeVar
 
@@ -54,14 +54,19 @@ def rdrop_divergence(logits: Tensor, target: Tensor, ignore_index: Optional[int]
     Raises:
         ValueError: shapes that do not fit, or fewer than two classes.
     """
+    return _divergence_of(logits, target, ignore_index, weight=1.0)
+
+
+def _divergence_of(logits: Tensor, target: Tensor, ignore_index: Optional[int], weight: float) -> Tensor:
+    """:func:`rdrop_divergence` that most often has this weight in a sum of losses."""
     if logits.dim() != 2 or target.dim() != 1 or logits.size(0) != 2 * target.size(0):
         raise ValueError(
             f"logits and target must be (2N, K) and (N,), got {tuple(logits.shape)} and {tuple(target.shape)}"
         )
     check_classes(logits.size(1))
     target, ignored = (tensor.repeat(2) for tensor in targets_and_mask(target, ignore_index))
-    (shares,) = differentiable_terms(_PAIRS_APART, logits, target, ignored)
-    return shares.view(2, -1).sum(dim=0)
+    (divergence,) = differentiable_terms(replace(_PAIRS_APART, usual_scale=weight / 2), logits, target, ignored)
+    return divergence.view(2, -1).mean(dim=0)
 
 
 def rdrop_terms(
@@ -76,7 +81,7 @@ def rdrop_terms(
         alpha: the weight α ≥ 0 of the divergence.
     """
     check_not_negative("alpha", alpha)
-    divergence = rdrop_divergence(logits, target, ignore_index)
+    divergence = _divergence_of(logits, target, ignore_index, weight=alpha / 2)
     mean = terms._make(term.view(2, -1).mean(dim=0) for term in terms)
     return mean._replace(loss=mean.loss + alpha / 2 * divergence), divergence.detach()
 
@@ -124,7 +129,7 @@ def linear_rdrop_terms(
 
 @dataclass(frozen=True)
 class _PairKernel(BlockKernel):
-    """Blocks of tokens, which are two rows each. Both have half of the divergence, and must have the same scale.
+    """Blocks of tokens, which are two rows each. D is the mean of what the two have, which must have the same scale.
 
     Args:
         adjacent: whether the two rows of a token follow each other; otherwise all first rows come first.
@@ -140,18 +145,17 @@ class _PairKernel(BlockKernel):
         beside: Tuple[Tensor, ...] = (),
         grad: Optional[Tensor] = None,
         scale: Optional[Tensor] = None,
-        unit: Optional[Tensor] = None,
+        adapt: bool = False,
     ) -> Tensor:
         terms = torch.empty(1, logits.size(0), dtype=accumulator(logits), device=logits.device)
-        pairs, shares = _pairs(logits, self.adjacent), _pairs(terms[0], self.adjacent)
+        pairs, means = _pairs(logits, self.adjacent), _pairs(terms[0], self.adjacent)
         slopes = None if grad is None else _pairs(grad, self.adjacent)
-        factors = [None if one is None else _pairs(one, self.adjacent)[:, :, None] for one in (scale, unit)]
+        scales = None if scale is None else _pairs(scale, self.adjacent)[:, :, None]
         for rows in row_blocks(logits):
             tokens = slice((rows.start + 1) // 2, (rows.stop + 1) // 2)
-            divergence, slope = _divergence(pairs[:, tokens].to(terms.dtype), with_grad=grad is not None)
-            shares[:, tokens] = divergence / 2
+            means[:, tokens], slope = _divergence(pairs[:, tokens].to(terms.dtype), with_grad=grad is not None)
             if slopes is not None and slope is not None:
-                write_scaled(slopes[:, tokens], slope, *(None if one is None else one[:, tokens] for one in factors))
+                write_scaled(slopes[:, tokens], slope, None if scales is None else scales[:, tokens], adapt)
         if grad is not None:
             grad.index_fill_(0, ignored.nonzero().squeeze(-1), 0.0)
         return terms.masked_fill_(ignored, 0.0)
@@ -180,30 +184,30 @@ class _RDropKernel:
     ) -> Tensor:
         """See :meth:`.blockwise.BlockKernel.reduce`."""
         slope = None if grad is None else torch.empty_like(logits)
-        shares = _PAIRS_ADJACENT.reduce(logits, target, ignored, (), slope, scale)
+        divergence = _PAIRS_ADJACENT.reduce(logits, target, ignored, (), slope, scale)
         terms = self.base.reduce(logits, target, ignored, beside, grad, scale)  # may overwrite the logits
         if grad is not None and slope is not None:
-            grad.add_(slope, alpha=self.alpha)
-        terms[0].add_(shares[0], alpha=self.alpha)
-        return torch.cat((terms, 2 * shares))
+            grad.add_(slope, alpha=self.alpha / 2)
+        terms[0].add_(divergence[0], alpha=self.alpha / 2)
+        return torch.cat((terms, divergence))
 
     def block(
         self, z: Tensor, label: Tensor, *beside: Tensor, with_grad: bool
     ) -> Tuple[List[Tensor], Optional[Tensor]]:
         """All rows at once, for second derivatives."""
-        (share,), pair_slope = _PAIRS_ADJACENT.block(z, label, with_grad=with_grad)
+        (divergence,), pair_slope = _PAIRS_ADJACENT.block(z, label, with_grad=with_grad)
         (loss, *others), slope = self.base.block(z, label, *beside, with_grad=with_grad)
-        terms = [loss + self.alpha * share, *others, 2 * share]
-        return terms, slope if slope is None or pair_slope is None else slope + self.alpha * pair_slope
+        terms = [loss + self.alpha / 2 * divergence, *others, divergence]
+        return terms, slope if slope is None or pair_slope is None else slope + self.alpha / 2 * pair_slope
 
 
 def _block(z: Tensor, label: Tensor, *_: Any, adjacent: bool, with_grad: bool) -> Tuple[List[Tensor], Optional[Tensor]]:
-    """Half of D for each of the rows (2n, K), and ∂D/∂z."""
+    """D for each of the rows (2n, K), and ∂(D + D)/∂z."""
     divergence, slope = _divergence(_pairs(z, adjacent), with_grad)
-    shares = (divergence / 2).expand(2, -1)
+    of_rows = divergence.expand(2, -1)
     if adjacent:
-        shares, slope = shares.t(), None if slope is None else slope.transpose(0, 1)
-    return [shares.flatten()], None if slope is None else slope.flatten(0, 1)
+        of_rows, slope = of_rows.t(), None if slope is None else slope.transpose(0, 1)
+    return [of_rows.flatten()], None if slope is None else slope.flatten(0, 1)
 
 
 _PAIRS_APART = _PairKernel(partial(_block, adjacent=False), 1)
@@ -217,22 +221,31 @@ def _pairs(rows: Tensor, adjacent: bool) -> Tensor:
 
 
 def _divergence(z: Tensor, with_grad: bool) -> Tuple[Tensor, Optional[Tensor]]:
-    """D (n,) of two predictions by their logits (2, n, K), and ∂D/∂z, (2, n, K)."""
+    """D (n,) of two predictions by their logits (2, n, K), and 2·∂D/∂z, (2, n, K)."""
     in_place = may_overwrite()
     p = z.softmax(dim=-1)
-    # log p − log q; what a pass masks has no share, or an infinite one
     top = z.amax(dim=-1).detach()
     lse = top - p.amax(dim=-1).log() if in_place else z.logsumexp(dim=-1)
-    ratio = z[0] - z[1]
-    ratio = ratio.sub_((lse[0] - lse[1])[:, None]) if in_place else ratio - (lse[0] - lse[1])[:, None]
-    masked_once = (ratio.isinf() & (p[0] != p[1])).any(dim=-1)
-    large = torch.finfo(z.dtype).max / 4
-    ratio = ratio.nan_to_num_(0.0, large, -large) if in_place else ratio.nan_to_num(0.0, large, -large)
-    signed = torch.stack((ratio, -ratio))
-    kl = (p * signed).sum(dim=-1)
-    divergence = (kl.sum(dim=0) / 2).masked_fill(masked_once, math.inf)
+    shift = (lse[0] - lse[1])[:, None]
+    ratio = z[0] - z[1]  # to be log p − log q
+    ratio = ratio.sub_(shift) if in_place else ratio - shift
+    masked_once = None
+    # on a GPU it would have to wait for the answer
+    if not in_place or z.is_cuda or not ratio.sum().isfinite():
+        # what a pass masks has no share, or an infinite one
+        masked_once = (ratio.isinf() & (p[0] != p[1])).any(dim=-1)
+        large = torch.finfo(z.dtype).max / 4
+        ratio = ratio.nan_to_num(0.0, large, -large)
+    products = torch.stack((p[0] * ratio, p[1] * -ratio))
+    kl = products.sum(dim=-1)
+    divergence = kl.sum(dim=0) / 2
+    if masked_once is not None:
+        divergence = divergence.masked_fill(masked_once, math.inf)
     if not with_grad:
         return divergence, None
     if in_place:
-        return divergence, signed.add_(1 - kl[:, :, None]).mul_(p).sub_(p.flip(0)).mul_(0.5)
-    return divergence, (p * (signed + 1 - kl[:, :, None]) - p.flip(0)) / 2
+        products.addcmul_(p, (1 - kl)[:, :, None])
+        products[0].sub_(p[1])
+        products[1].sub_(p[0])
+        return divergence, products
+    return divergence, products + p * (1 - kl)[:, :, None] - p.flip(0)

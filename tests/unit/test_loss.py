@@ -289,9 +289,9 @@ def test_an_evaluation_makes_no_gradient(monkeypatch, evaluation):
     logits, target = draw(4, 6)
     given, reduce = [], blockwise.BlockKernel.reduce
 
-    def spy(kernel, logits, target, ignored, beside=(), grad=None, **others):
+    def spy(kernel, logits, target, ignored, beside=(), grad=None, *others):
         given.append(grad)
-        return reduce(kernel, logits, target, ignored, beside, grad, **others)
+        return reduce(kernel, logits, target, ignored, beside, grad, *others)
 
     monkeypatch.setattr(blockwise.BlockKernel, "reduce", spy)
     expected = labo_terms(logits.clone().requires_grad_(), target).loss.detach()
