@@ -39,6 +39,24 @@ class Quantity(NamedTuple):
     unit: str = ""  # in the log; "bits": the terms are in nats
 
 
+class Rows(NamedTuple):
+    """Logits of tokens, and what their loss needs beside them."""
+
+    logits: Tensor  # (N, K)
+    target: Tensor  # (N,), int64, any class index where ``ignored``; or distributions (N, K)
+    ignored: Tensor  # (N,), bool
+    beside: Tuple[Tensor, ...] = ()  # (N, …), whose rows a block is given after the labels
+
+    @classmethod
+    def of(cls, logits: Tensor, target: Tensor, ignored: Tensor, *beside: Tensor) -> "Rows":
+        """Of all tensors in a row, as autograd wants them."""
+        return cls(logits, target, ignored, beside)
+
+    @property
+    def tensors(self) -> Tuple[Tensor, ...]:
+        return (*self[:3], *self.beside)
+
+
 class Prediction(NamedTuple):
     """What a block of logits says."""
 
@@ -137,54 +155,36 @@ class BlockKernel:
     usual_scale: float = 1.0
 
     def reduce(
-        self,
-        logits: Tensor,
-        target: Tensor,
-        ignored: Tensor,
-        beside: Tuple[Tensor, ...] = (),
-        grad: Optional[Tensor] = None,
-        scale: Optional[Tensor] = None,
-        adapt: bool = False,
+        self, rows: Rows, grad: Optional[Tensor] = None, scale: Optional[Tensor] = None, adapt: bool = False
     ) -> Tensor:
-        """The terms (fields, N) of all rows, without autograd.
+        """The terms (fields, N), without autograd.
 
         Args:
-            target: (N,), int64, any class index where ``ignored``, (N,) bool, is true; or distributions (N, K).
-            beside: tensors (N, …) whose rows ``block`` is given after the labels.
-            grad: (N, K), takes ``scale``·∂loss/∂z where it is given. It may be ``logits`` itself.
+            grad: (N, K), takes ``scale``·∂loss/∂z where it is given. It may be the logits themselves.
             scale: (N,), one where it is not given. It is applied before rounding to the dtype of ``grad``.
             adapt: let ``scale`` change with the rows of ``grad``, see :func:`write_scaled`.
         """
+        logits, target, ignored, beside = rows
         terms = torch.empty(self.fields, logits.size(0), dtype=accumulator(logits), device=logits.device)
-        for rows in row_blocks(logits):
-            z = logits[rows].to(terms.dtype)
-            slices = (tensor[rows] for tensor in beside)
-            values, slope = self.block(z, _labels(target[rows], z), *slices, with_grad=grad is not None)
-            terms[:, rows] = torch.stack(values)
+        for part in row_blocks(logits):
+            z = logits[part].to(terms.dtype)
+            slices = (tensor[part] for tensor in beside)
+            values, slope = self.block(z, _labels(target[part], z), *slices, with_grad=grad is not None)
+            terms[:, part] = torch.stack(values)
             if grad is not None and slope is not None:
-                write_scaled(grad[rows], slope, None if scale is None else scale[rows, None], adapt)
+                write_scaled(grad[part], slope, None if scale is None else scale[part, None], adapt)
         if grad is not None:
             grad.index_fill_(0, ignored.nonzero().squeeze(-1), 0.0)
         return terms.masked_fill_(ignored, 0.0)
 
-    def reduce_and_save(
-        self, logits: Tensor, target: Tensor, ignored: Tensor, beside: Tuple[Tensor, ...]
-    ) -> Tuple[Tensor, Tuple[Tensor, ...]]:
+    def reduce_and_save(self, rows: Rows) -> Tuple[Tensor, Tuple[Tensor, ...]]:
         """The terms (fields, N), and what :meth:`gradient` may use of their computation: nothing."""
-        return self.reduce(logits, target, ignored, beside), ()
+        return self.reduce(rows), ()
 
-    def gradient(
-        self,
-        logits: Tensor,
-        target: Tensor,
-        ignored: Tensor,
-        beside: Tuple[Tensor, ...],
-        saved: Tuple[Tensor, ...],
-        scale: Tensor,
-    ) -> Tensor:
+    def gradient(self, rows: Rows, saved: Tuple[Tensor, ...], scale: Tensor) -> Tensor:
         """``scale``·∂loss/∂z, (N, K), of the dtype of the logits."""
-        grad = torch.empty(logits.shape, dtype=logits.dtype, device=logits.device)
-        self.reduce(logits, target, ignored, beside, grad, scale)
+        grad = torch.empty(rows.logits.shape, dtype=rows.logits.dtype, device=rows.logits.device)
+        self.reduce(rows, grad, scale)
         return grad
 
 
@@ -242,30 +242,27 @@ def token_terms(
 ) -> TokenTerms:
     """The terms of a ``block`` that gives the fields of :class:`TokenTerms`, the loss differentiable.
 
-    For ``beside`` see :meth:`BlockKernel.reduce`, for the errors :func:`rows_and_mask`.
+    For ``beside`` see :class:`Rows`, for the errors :func:`rows_and_mask`.
     """
-    target, ignored = rows_and_mask(logits, target, ignore_index)
-    kernel = BlockKernel(block, len(TokenTerms._fields))
-    return TokenTerms(*differentiable_terms(kernel, logits, target, ignored, beside))
+    rows = Rows(logits, *rows_and_mask(logits, target, ignore_index), beside)
+    return TokenTerms(*differentiable_terms(BlockKernel(block, len(TokenTerms._fields)), rows))
 
 
-def differentiable_terms(
-    kernel: Any, logits: Tensor, target: Tensor, ignored: Tensor, beside: Tuple[Tensor, ...] = ()
-) -> Tuple[Tensor, ...]:
+def differentiable_terms(kernel: Any, rows: Rows) -> Tuple[Tensor, ...]:
     """The terms of a ``kernel``, a :class:`BlockKernel` or what has its methods and its ``block``.
 
     The first is differentiable in the logits, as often as is wanted.
     """
+    logits = rows.logits
     followed = torch.is_grad_enabled() and logits.requires_grad
     if is_compiling():
-        whole = _WholeLoss.apply if followed else whole_terms
-        return whole(logits, target, ignored, kernel.block, *beside)
+        return _WholeLoss.apply(kernel.block, *rows.tensors) if followed else whole_terms(kernel.block, rows)
     if is_transformed(logits):
         if not hasattr(torch, "func"):
             raise RuntimeError("forward-mode derivatives of this loss need torch 2.0 or newer")
-        return _TransformedLoss.apply(logits, target, ignored, kernel.block, *beside)
+        return _TransformedLoss.apply(kernel.block, *rows.tensors)
     early = followed and _makes_gradient_early(kernel, logits)
-    return _RowLoss.apply(logits, target, ignored, kernel, early, *beside)
+    return _RowLoss.apply(kernel, early, *rows.tensors)
 
 
 def is_compiling() -> bool:
@@ -293,19 +290,19 @@ def _makes_gradient_early(kernel: Any, logits: Tensor) -> bool:
 
 class _RowLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, logits, target, ignored, kernel, early, *beside):
-        ctx.grad, saved = None, ()
+    def forward(ctx, kernel, early, *tensors):
+        rows, ctx.grad, saved = Rows.of(*tensors), None, ()
         if early:
+            logits = rows.logits
             ctx.grad = torch.empty(logits.shape, dtype=logits.dtype)
             ctx.scale = torch.full((len(logits),), kernel.usual_scale or 1.0, dtype=accumulator(logits))
             # float16 is too narrow for what the scale of the loss will save from 0
             adapt = logits.dtype == torch.float16
-            scale = ctx.scale if adapt or kernel.usual_scale != 1 else None
-            terms = kernel.reduce(logits, target, ignored, beside, ctx.grad, scale, adapt)
+            terms = kernel.reduce(rows, ctx.grad, ctx.scale if adapt or kernel.usual_scale != 1 else None, adapt)
         else:
-            terms, saved = kernel.reduce_and_save(logits, target, ignored, beside)
-        ctx.kernel, ctx.beside = kernel, len(beside)
-        ctx.save_for_backward(logits, target, ignored, *beside, *saved)
+            terms, saved = kernel.reduce_and_save(rows)
+        ctx.kernel, ctx.inputs = kernel, len(tensors)
+        ctx.save_for_backward(*tensors, *saved)
         return loss_and_constants(ctx, terms)
 
     @staticmethod
@@ -314,44 +311,43 @@ class _RowLoss(torch.autograd.Function):
         grad, ctx.grad = ctx.grad, None
         # autograd records a backward pass where its result will be differentiated in turn
         if torch.is_grad_enabled() or grad is None:
-            logits, target, ignored, *others = ctx.saved_tensors
-            beside, saved = tuple(others[: ctx.beside]), tuple(others[ctx.beside :])
+            tensors = ctx.saved_tensors
+            rows, saved = Rows.of(*tensors[: ctx.inputs]), tensors[ctx.inputs :]
             if torch.is_grad_enabled():
-                grad = whole_gradient(ctx.kernel.block, logits, target, ignored, beside, grad_loss)
+                grad = whole_gradient(ctx.kernel.block, rows, grad_loss)
             else:
-                grad = ctx.kernel.gradient(logits, target, ignored, beside, saved, grad_loss)
+                grad = ctx.kernel.gradient(rows, saved, grad_loss)
         elif not grad_loss.eq(ctx.scale).all():  # a summed loss needs no second pass over the gradient
             _scale_rows(grad, grad_loss / ctx.scale)
-        return (grad, *(None,) * (4 + ctx.beside))
+        return (None, None, grad, *(None,) * (ctx.inputs - 1))
 
 
 def _scale_rows(grad: Tensor, scale: Tensor) -> None:
     """Multiply grad (N, K), a gradient made early, by scale (N,); half precision is rounded a second time by that."""
-    for rows in row_blocks(grad):  # as a whole, a product of two dtypes takes torch longer than the loss
-        part = grad[rows]
-        product = part.to(scale.dtype).mul_(scale[rows, None])
-        if product.dtype != part.dtype:
-            part.copy_(product)
+    for part in row_blocks(grad):  # as a whole, a product of two dtypes takes torch longer than the loss
+        of_part = grad[part]
+        product = of_part.to(scale.dtype).mul_(scale[part, None])
+        if product.dtype != of_part.dtype:
+            of_part.copy_(product)
 
 
 class _WholeLoss(torch.autograd.Function):
     """All rows at once, in operations that can be traced: for ``torch.compile``."""
 
     @staticmethod
-    def forward(logits, target, ignored, block, *beside):
-        return whole_terms(logits, target, ignored, block, *beside)
+    def forward(block, *tensors):
+        return whole_terms(block, Rows.of(*tensors))
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        logits, target, ignored, ctx.block, *beside = inputs
-        ctx.save_for_backward(logits, target, ignored, *beside)
+        ctx.block, *tensors = inputs
+        ctx.save_for_backward(*tensors)
         ctx.mark_non_differentiable(*output[1:])
 
     @staticmethod
     def backward(ctx, grad_loss, *_):
-        logits, target, ignored, *beside = ctx.saved_tensors
-        grad = whole_gradient(ctx.block, logits, target, ignored, tuple(beside), grad_loss)
-        return (grad, *(None,) * (3 + len(beside)))
+        tensors = ctx.saved_tensors
+        return (None, whole_gradient(ctx.block, Rows.of(*tensors), grad_loss), *(None,) * (len(tensors) - 1))
 
 
 class _TransformedLoss(_WholeLoss):
@@ -362,49 +358,38 @@ class _TransformedLoss(_WholeLoss):
     @staticmethod
     def setup_context(ctx, inputs, output):
         _WholeLoss.setup_context(ctx, inputs, output)
-        logits, target, ignored, _, *beside = inputs
-        ctx.save_for_forward(logits, target, ignored, *beside)
+        ctx.save_for_forward(*inputs[1:])
         ctx.constants = len(output) - 1
 
     @staticmethod
-    def jvp(ctx, tangent, *_):
-        logits, target, ignored, *beside = ctx.saved_tensors
-        one = torch.ones_like(ignored, dtype=accumulator(logits))
-        grad = whole_gradient(ctx.block, logits, target, ignored, tuple(beside), one, rounded=False)
+    def jvp(ctx, _, tangent, *__):
+        rows = Rows.of(*ctx.saved_tensors)
+        one = torch.ones_like(rows.ignored, dtype=accumulator(rows.logits))
+        grad = whole_gradient(ctx.block, rows, one, rounded=False)
         return ((grad * tangent).sum(dim=-1), *(None,) * ctx.constants)
 
 
-def whole_terms(logits: Tensor, target: Tensor, ignored: Tensor, block: Block, *beside: Tensor) -> Tuple[Tensor, ...]:
+def whole_terms(block: Block, rows: Rows) -> Tuple[Tensor, ...]:
     """The terms, (N,) each, of all rows at once."""
-    values, _ = _whole(block, logits, target, ignored, beside, with_grad=False)
-    return tuple(value.masked_fill(ignored, 0.0) for value in values)
+    values, _ = _whole(block, rows, with_grad=False)
+    return tuple(value.masked_fill(rows.ignored, 0.0) for value in values)
 
 
-def whole_gradient(
-    block: Block,
-    logits: Tensor,
-    target: Tensor,
-    ignored: Tensor,
-    beside: Tuple[Tensor, ...],
-    scale: Tensor,
-    rounded: bool = True,
-) -> Tensor:
+def whole_gradient(block: Block, rows: Rows, scale: Tensor, rounded: bool = True) -> Tensor:
     """``scale``·∂loss/∂z, (N, K), of all rows at once, itself differentiable in the logits and in ``scale``.
 
     It has the dtype of the logits, or, where not ``rounded``, that of the sums.
     """
-    _, slope = _whole(block, logits, target, ignored, beside, with_grad=True)
+    _, slope = _whole(block, rows, with_grad=True)
     assert slope is not None
-    grad = slope.masked_fill(ignored[:, None], 0.0) * scale[:, None]
-    return grad.to(logits.dtype) if rounded else grad
+    grad = slope.masked_fill(rows.ignored[:, None], 0.0) * scale[:, None]
+    return grad.to(rows.logits.dtype) if rounded else grad
 
 
-def _whole(
-    block: Block, logits: Tensor, target: Tensor, ignored: Tensor, beside: Tuple[Tensor, ...], with_grad: bool
-) -> Tuple[List[Tensor], Optional[Tensor]]:
+def _whole(block: Block, rows: Rows, with_grad: bool) -> Tuple[List[Tensor], Optional[Tensor]]:
     # what is ignored may be NaN, which no factor of 0 takes out of a derivative
-    z = logits.masked_fill(ignored[:, None], 0.0).to(accumulator(logits))
-    return block(z, _labels(target, z), *beside, with_grad=with_grad)
+    z = rows.logits.masked_fill(rows.ignored[:, None], 0.0).to(accumulator(rows.logits))
+    return block(z, _labels(rows.target, z), *rows.beside, with_grad=with_grad)
 
 
 def _labels(target: Tensor, z: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from .blockwise import (
+    Rows,
     check_classes,
     is_compiling,
     is_transformed,
@@ -132,7 +133,7 @@ class _LinearLoss(torch.autograd.Function):
             scale = grad_loss if token_weight is None else grad_loss * token_weight
             if torch.is_grad_enabled():  # the gradients will be differentiated in turn
                 logits = linear(hidden, weight, bias)
-                slope = whole_gradient(ctx.kernel.block, logits, target, ignored, tuple(beside), scale)
+                slope = whole_gradient(ctx.kernel.block, Rows.of(logits, target, ignored, *beside), scale)
                 made = (lambda: slope @ weight, lambda: slope.t() @ hidden, lambda: slope.sum(dim=0))
                 grads = [make() if need else None for make, need in zip(made, needed)]
             else:
@@ -165,8 +166,8 @@ def _project_and_reduce(
     for rows, logits in _chunks(hidden, weight, bias, kernel.rows_together):
         grad = logits if any(needed) else None
         part = None if scale is None else scale[rows]
-        slices = tuple(tensor[rows] for tensor in beside)
-        terms[:, rows] = kernel.reduce(logits, target[rows], ignored[rows], slices, grad, part)
+        chunk = Rows.of(logits, *(tensor[rows] for tensor in (target, ignored, *beside)))
+        terms[:, rows] = kernel.reduce(chunk, grad, part)
         if hidden_grad is not None:
             torch.mm(logits, weight, out=hidden_grad[rows])
         if weight_grad is not None:

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from .blockwise import (
     BlockKernel,
+    Rows,
     add_at_label,
     add_product,
     at_label,
@@ -179,7 +180,7 @@ def labo_terms_with(
         target, ignored = rows_and_mask(logits, target, ignore_index)
     kernel = labo_kernel(options, logits, plain=support is not None or target.is_floating_point())
     beside = () if support is None else (support.expand(logits.shape),)
-    return LaboTerms(*differentiable_terms(kernel, logits, target, ignored, beside))
+    return LaboTerms(*differentiable_terms(kernel, Rows(logits, target, ignored, beside)))
 
 
 def labo_log_posterior(

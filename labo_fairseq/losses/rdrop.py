@@ -21,6 +21,7 @@ from torch.nn.functional import linear
 
 from .blockwise import (
     BlockKernel,
+    Rows,
     accumulator,
     check_classes,
     check_not_negative,
@@ -64,8 +65,8 @@ def _divergence_of(logits: Tensor, target: Tensor, ignore_index: Optional[int], 
             f"logits and target must be (2N, K) and (N,), got {tuple(logits.shape)} and {tuple(target.shape)}"
         )
     check_classes(logits.size(1))
-    target, ignored = (tensor.repeat(2) for tensor in targets_and_mask(target, ignore_index))
-    (divergence,) = differentiable_terms(replace(_PAIRS_APART, usual_scale=weight / 2), logits, target, ignored)
+    rows = Rows.of(logits, *(tensor.repeat(2) for tensor in targets_and_mask(target, ignore_index)))
+    (divergence,) = differentiable_terms(replace(_PAIRS_APART, usual_scale=weight / 2), rows)
     return divergence.view(2, -1).mean(dim=0)
 
 
@@ -138,27 +139,21 @@ class _PairKernel(BlockKernel):
     adjacent: bool = False
 
     def reduce(
-        self,
-        logits: Tensor,
-        target: Tensor,
-        ignored: Tensor,
-        beside: Tuple[Tensor, ...] = (),
-        grad: Optional[Tensor] = None,
-        scale: Optional[Tensor] = None,
-        adapt: bool = False,
+        self, rows: Rows, grad: Optional[Tensor] = None, scale: Optional[Tensor] = None, adapt: bool = False
     ) -> Tensor:
+        logits = rows.logits
         terms = torch.empty(1, logits.size(0), dtype=accumulator(logits), device=logits.device)
         pairs, means = _pairs(logits, self.adjacent), _pairs(terms[0], self.adjacent)
         slopes = None if grad is None else _pairs(grad, self.adjacent)
         scales = None if scale is None else _pairs(scale, self.adjacent)[:, :, None]
-        for rows in row_blocks(logits):
-            tokens = slice((rows.start + 1) // 2, (rows.stop + 1) // 2)
+        for part in row_blocks(logits):
+            tokens = slice((part.start + 1) // 2, (part.stop + 1) // 2)
             means[:, tokens], slope = _divergence(pairs[:, tokens].to(terms.dtype), with_grad=grad is not None)
             if slopes is not None and slope is not None:
                 write_scaled(slopes[:, tokens], slope, None if scales is None else scales[:, tokens], adapt)
         if grad is not None:
-            grad.index_fill_(0, ignored.nonzero().squeeze(-1), 0.0)
-        return terms.masked_fill_(ignored, 0.0)
+            grad.index_fill_(0, rows.ignored.nonzero().squeeze(-1), 0.0)
+        return terms.masked_fill_(rows.ignored, 0.0)
 
 
 @dataclass(frozen=True)
@@ -173,19 +168,11 @@ class _RDropKernel:
     def fields(self) -> int:
         return self.base.fields + 1
 
-    def reduce(
-        self,
-        logits: Tensor,
-        target: Tensor,
-        ignored: Tensor,
-        beside: Tuple[Tensor, ...] = (),
-        grad: Optional[Tensor] = None,
-        scale: Optional[Tensor] = None,
-    ) -> Tensor:
+    def reduce(self, rows: Rows, grad: Optional[Tensor] = None, scale: Optional[Tensor] = None) -> Tensor:
         """See :meth:`.blockwise.BlockKernel.reduce`."""
-        slope = None if grad is None else torch.empty_like(logits)
-        divergence = _PAIRS_ADJACENT.reduce(logits, target, ignored, (), slope, scale)
-        terms = self.base.reduce(logits, target, ignored, beside, grad, scale)  # may overwrite the logits
+        slope = None if grad is None else torch.empty_like(rows.logits)
+        divergence = _PAIRS_ADJACENT.reduce(rows, slope, scale)
+        terms = self.base.reduce(rows, grad, scale)  # may overwrite the logits
         if grad is not None and slope is not None:
             grad.add_(slope, alpha=self.alpha / 2)
         terms[0].add_(divergence[0], alpha=self.alpha / 2)

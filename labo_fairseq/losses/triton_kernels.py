@@ -19,7 +19,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .blockwise import Block
+from .blockwise import Block, Rows
 from .labo import LARGE_TAU, LaboOptions, LaboTerms
 
 _MAX_BLOCK = 4096
@@ -203,41 +203,24 @@ class TritonKernel:
     fields: ClassVar[int] = len(LaboTerms._fields)
     rows_together: ClassVar[int] = 1
 
-    def reduce(
-        self,
-        logits: Tensor,
-        target: Tensor,
-        ignored: Tensor,
-        beside: Tuple[Tensor, ...] = (),
-        grad: Optional[Tensor] = None,
-        scale: Optional[Tensor] = None,
-    ) -> Tensor:
+    def reduce(self, rows: Rows, grad: Optional[Tensor] = None, scale: Optional[Tensor] = None) -> Tensor:
         """See :meth:`.blockwise.BlockKernel.reduce`."""
-        logits = _contiguous_rows(logits)
-        terms, saved = statistics(self.options, logits, target, ignored)
+        logits = _contiguous_rows(rows.logits)
+        terms, saved = statistics(self.options, logits, rows.target, rows.ignored)
         if grad is not None:
-            gradient(self.options, logits, target, ignored, saved, scale, grad)
+            gradient(self.options, logits, rows.target, rows.ignored, saved, scale, grad)
         return terms
 
-    def reduce_and_save(
-        self, logits: Tensor, target: Tensor, ignored: Tensor, beside: Tuple[Tensor, ...]
-    ) -> Tuple[Tensor, Tuple[Tensor, ...]]:
+    def reduce_and_save(self, rows: Rows) -> Tuple[Tensor, Tuple[Tensor, ...]]:
         """The terms, and the statistics of each row, which save :meth:`gradient` a pass over the logits."""
-        terms, saved = statistics(self.options, _contiguous_rows(logits), target, ignored)
+        terms, saved = statistics(self.options, _contiguous_rows(rows.logits), rows.target, rows.ignored)
         return terms, (saved,)
 
-    def gradient(
-        self,
-        logits: Tensor,
-        target: Tensor,
-        ignored: Tensor,
-        beside: Tuple[Tensor, ...],
-        saved: Tuple[Tensor, ...],
-        scale: Tensor,
-    ) -> Tensor:
+    def gradient(self, rows: Rows, saved: Tuple[Tensor, ...], scale: Tensor) -> Tensor:
         """``scale``·∂R/∂z, (N, K), of the dtype of the logits."""
+        logits = _contiguous_rows(rows.logits)
         grad = torch.empty(logits.shape, dtype=logits.dtype, device=logits.device)
-        gradient(self.options, _contiguous_rows(logits), target, ignored, saved[0], scale, grad)
+        gradient(self.options, logits, rows.target, rows.ignored, saved[0], scale, grad)
         return grad
 
 

@@ -93,8 +93,8 @@ def test_fp16_keeps_a_gradient_that_only_its_scale_brings_into_range():
         return [size * z.square().sum(-1) / 2], size[:, None] * z if with_grad else None
 
     z = torch.linspace(-1, 1, 300).expand(5, 300).half().requires_grad_()
-    target, ignored = torch.zeros(5, dtype=torch.long), torch.zeros(5, dtype=torch.bool)
-    (loss,) = blockwise.differentiable_terms(blockwise.BlockKernel(block, 1), z, target, ignored, (size,))
+    rows = blockwise.Rows.of(z, torch.zeros(5, dtype=torch.long), torch.zeros(5, dtype=torch.bool), size)
+    (loss,) = blockwise.differentiable_terms(blockwise.BlockKernel(block, 1), rows)
     scale = torch.tensor([1e12, 1e6, 1.0, 1e-9, 1.0])
     (loss * scale).sum().backward()
     torch.testing.assert_close(z.grad, z.detach() * (size > 0)[:, None], rtol=2e-3, atol=0)
@@ -289,9 +289,9 @@ def test_an_evaluation_makes_no_gradient(monkeypatch, evaluation):
     logits, target = draw(4, 6)
     given, reduce = [], blockwise.BlockKernel.reduce
 
-    def spy(kernel, logits, target, ignored, beside=(), grad=None, *others):
+    def spy(kernel, rows, grad=None, *others):
         given.append(grad)
-        return reduce(kernel, logits, target, ignored, beside, grad, *others)
+        return reduce(kernel, rows, grad, *others)
 
     monkeypatch.setattr(blockwise.BlockKernel, "reduce", spy)
     expected = labo_terms(logits.clone().requires_grad_(), target).loss.detach()

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from labo_fairseq.losses import triton_kernels
-from labo_fairseq.losses.blockwise import differentiable_terms
+from labo_fairseq.losses.blockwise import Rows, differentiable_terms
 from labo_fairseq.losses.labo import LaboOptions, UniformSmoothing, labo_kernel
 from labo_fairseq.losses.triton_kernels import TritonKernel
 
@@ -34,7 +34,7 @@ def kernel_of(options, logits):
 
 def terms_of(logits, target, ignored=None, options=LaboOptions()):  # noqa: B008, for it is immutable
     ignored = torch.zeros(target.shape, dtype=torch.bool) if ignored is None else ignored
-    return differentiable_terms(kernel_of(options, logits), logits, target, ignored)
+    return differentiable_terms(kernel_of(options, logits), Rows(logits, target, ignored))
 
 
 def check(logits, target, tau=1.25, alpha="adaptive", z_loss=0.0, **kwargs):
@@ -50,7 +50,7 @@ def check_options(options, logits, target, scale=None, rtol=1e-4, atol=1e-5):
     grad = torch.empty(logits.shape, dtype=torch.float64)
     ignored = torch.zeros(target.shape, dtype=torch.bool)
     wide = logits.double()
-    expected = labo_kernel(options, wide).reduce(wide, target, ignored, (), grad, scale.double())
+    expected = labo_kernel(options, wide).reduce(Rows(wide, target, ignored), grad, scale.double())
     torch.testing.assert_close(torch.stack(terms).double(), expected, rtol=rtol, atol=atol)
     assert z.grad.dtype == logits.dtype
     rounding = {torch.float32: rtol, torch.bfloat16: 1e-2, torch.float16: 2e-3}[logits.dtype]
@@ -156,8 +156,9 @@ def test_the_gradient_may_take_the_place_of_the_logits():
     ignored = torch.zeros(6, dtype=torch.bool)
     kernel = kernel_of(LaboOptions(), logits)
     expected = torch.empty_like(logits)
-    kernel.reduce(logits, target, ignored, (), expected)
-    kernel.reduce(logits, target, ignored, (), logits)
+    rows = Rows(logits, target, ignored)
+    kernel.reduce(rows, expected)
+    kernel.reduce(rows, logits)
     assert torch.equal(logits, expected)
 
 
@@ -172,7 +173,7 @@ def test_a_second_derivative_is_that_of_the_pytorch_path():
 
     def penalty_gradient(kernel, logits):
         z = logits.clone().requires_grad_()
-        loss = differentiable_terms(kernel, z, target, torch.zeros(4, dtype=torch.bool))[0].sum()
+        loss = differentiable_terms(kernel, Rows(z, target, torch.zeros(4, dtype=torch.bool)))[0].sum()
         (grad,) = torch.autograd.grad(loss, z, create_graph=True)
         grad.square().sum().backward()
         return z.grad
