@@ -142,7 +142,10 @@ class Prepared:
         """
         if self.recipe != recipe:
             what = "data from another corpus or other settings" if self.recipe else "no prepared corpus"
-            raise UserError(f"{self.folder} holds {what}: restore the data this run was trained on")
+            raise UserError(
+                f"{self.folder} holds {what}: restore the data this run was trained on, or make it again with "
+                "'labo-fairseq prepare'"
+            )
         for name, digest in (digests or self.digests).items():
             path = self.folder / name
             if not path.is_file() or digest_of(path) != digest:

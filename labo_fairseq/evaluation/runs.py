@@ -156,7 +156,7 @@ def load_run(folder: Path) -> Run:
         raise UserError(f"no finished run in {folder}: its {path.name} is not there")
     result = RunResult.read(path)
     settings = result.settings
-    data = Prepared(folder / result.data)
+    data = Prepared((folder / result.data).resolve())
     data.check(settings["data"], settings.get("files"))
     directions = tuple((source, target) for source, target in settings["directions"])
     return Run(folder, data, directions, settings["config"], settings["checkpoint"])
