@@ -151,7 +151,7 @@ class BlockKernel:
     fields: int
     #: how many rows in a row make one loss
     rows_together: ClassVar[int] = 1
-    #: what the loss of a row is most often multiplied by in the sum that is differentiated: 0 is taken for 1
+    #: what the loss of a row is most often multiplied by in the sum that is differentiated, not 0
     usual_scale: float = 1.0
 
     def reduce(
@@ -295,7 +295,7 @@ class _RowLoss(torch.autograd.Function):
         if early:
             logits = rows.logits
             ctx.grad = torch.empty(logits.shape, dtype=logits.dtype)
-            ctx.scale = torch.full((len(logits),), kernel.usual_scale or 1.0, dtype=accumulator(logits))
+            ctx.scale = torch.full((len(logits),), kernel.usual_scale, dtype=accumulator(logits))
             # float16 is too narrow for what the scale of the loss will save from 0
             adapt = logits.dtype == torch.float16
             terms = kernel.reduce(rows, ctx.grad, ctx.scale if adapt or kernel.usual_scale != 1 else None, adapt)

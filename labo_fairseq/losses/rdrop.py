@@ -66,7 +66,7 @@ def _divergence_of(logits: Tensor, target: Tensor, ignore_index: Optional[int], 
         )
     check_classes(logits.size(1))
     rows = Rows.of(logits, *(tensor.repeat(2) for tensor in targets_and_mask(target, ignore_index)))
-    (divergence,) = differentiable_terms(replace(_PAIRS_APART, usual_scale=weight / 2), rows)
+    (divergence,) = differentiable_terms(replace(_PAIRS_APART, usual_scale=weight / 2 or 1.0), rows)
     return divergence.view(2, -1).mean(dim=0)
 
 
