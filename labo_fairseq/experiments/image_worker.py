@@ -40,7 +40,9 @@ def _complete() -> None:
 
 
 def _say(**message: Any) -> None:
-    print(json.dumps(message), flush=True)
+    # in one piece, on a line of its own: another worker may have begun a line of its own, or be about to
+    sys.stdout.write(f"\n{json.dumps(message)}\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -1,15 +1,19 @@
 """Several processes that train on images together: they compute what one process does."""
 
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
+from fairseq_runs import free_port
 from test_images_training import DATA, Tiny, labo, trainer, without_time
 from torch import nn
 from torch.multiprocessing import spawn
 
-from labo_fairseq.experiments.image_run import load_image_run, run_images
+from labo_fairseq.experiments.image_run import load_image_run, parse_message, run_images
 from labo_fairseq.images.methods import method_names
 from labo_fairseq.images.training import Recipe
 from labo_fairseq.images.workers import ALONE, Workers
@@ -133,6 +137,32 @@ def test_the_command_starts_processes_that_fail_in_one_line_and_resume(folders, 
     ]
     assert without_time(logs[0]) == [pytest.approx(record, rel=1e-3) for record in without_time(logs[1])]
     assert not [path for path in place.rglob("*") if ".part" in path.name]
+
+
+# Two workers share one pipe, unbuffered: one has begun a line when the other says, in whole lines, why it failed.
+FAILING = """
+import sys
+from labo_fairseq.experiments.image_worker import main
+class Interrupted:
+    def write(self, text):
+        sys.__stdout__.write(text + "another worker ")
+    def flush(self):
+        sys.__stdout__.flush()
+sys.__stdout__.write("another worker ")
+sys.stdout = Interrupted()
+main()
+"""
+
+
+def test_a_worker_is_heard_through_what_others_say(tmp_path):
+    task = {"dataset": "none", "archive_dir": None, "config": {}, "gpus": False}
+    meeting = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    arguments = [sys.executable, "-u", "-c", FAILING, str(tmp_path), json.dumps(task)]
+    worker = subprocess.run(arguments, env={**os.environ, **meeting}, stdout=subprocess.PIPE, text=True)
+    assert worker.returncode == 1
+    messages = [message for message in map(parse_message, worker.stdout.splitlines()) if message]
+    assert len(messages) == 1
+    assert "unknown data set 'none'" in messages[0]["failed"]
 
 
 @pytest.mark.parametrize(
