@@ -52,8 +52,10 @@ def empty(folder: Path, made: Iterable[str]) -> None:
     for name in made:
         path = folder / name
         if path.is_dir():
-            shutil.rmtree(path)
-        elif path.exists():
+            # the folder itself may be a link to another disk
+            for inner in path.iterdir():
+                shutil.rmtree(inner) if inner.is_dir() and not inner.is_symlink() else inner.unlink()
+        elif path.exists() or path.is_symlink():
             path.unlink()
 
 

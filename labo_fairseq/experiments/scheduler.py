@@ -52,7 +52,7 @@ def find_workers(number: Optional[int], gpus_per_run: int) -> Workers:
         UserError: a run would get more GPUs than there are.
     """
     there = torch.cuda.device_count()
-    named = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    named = [gpu for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
     gpus = named if len(named) == there else [str(number) for number in range(there)]
     if gpus_per_run > max(1, there):
         raise UserError(f"{gpus_per_run} GPUs per run were asked for and {there} are here")

@@ -11,6 +11,7 @@ import pytest
 from checkouts import HARD, copy_checkout
 from fairseq_runs import command, kill_in_training, run
 
+from labo_fairseq.experiments.run_directory import empty
 from labo_fairseq.files import locked
 
 LABO = command("labo-fairseq")
@@ -146,6 +147,19 @@ def test_killed_after_the_last_update(finished):
 
 
 @pytest.mark.once
+def test_to_start_over_empties_a_folder_that_is_a_link(tmp_path):
+    disk, run = tmp_path / "disk", tmp_path / "run"
+    for folder in (disk / "old", run):
+        folder.mkdir(parents=True)
+    (disk / "checkpoint_last.pt").touch()
+    (run / "checkpoints").symlink_to(disk)
+    (run / "train.log").symlink_to(tmp_path / "gone")
+    empty(run, ["checkpoints", "train.log", "result.json"])
+    assert [path.name for path in run.iterdir()] == ["checkpoints"]
+    assert (run / "checkpoints").resolve() == disk
+    assert not list(disk.iterdir())
+
+
 def test_fresh_starts_over(finished):
     folder = finished[0]
     before = (folder / MADE / "train.log").stat().st_mtime

@@ -26,6 +26,22 @@ def write(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("visible", "there", "names"),
+    [(None, 1, ["0"]), (None, 2, ["0", "1"]), ("3", 1, ["3"]), ("5,7", 2, ["5", "7"]), ("", 0, [])],
+)
+def test_gpus_have_the_names_that_the_system_gives_them(monkeypatch, visible, there, names):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: there)
+    workers = find_workers(None, 1)
+    assert list(workers.gpus) == names
+    assert [workers.environment(slot).get("CUDA_VISIBLE_DEVICES") for slot in range(workers.number)] == (
+        names or [None]
+    )
+
+
+@pytest.mark.parametrize(
     ("name", "runs"),
     [
         *(("table1", 108), ("table2", 9), ("multi30k", 84), ("bible", 21), ("tau", 22), ("multi30k8k", 58)),
