@@ -35,7 +35,9 @@ from fairseq.trainer import Trainer
 logger = logging.getLogger(__name__)
 
 _FIRST = 1  # epoch
+_EPOCHS_IN_SEED = "_epochs_in_seed"  # of a task: what --update-ordered-indices-seed has added to the seed
 _get_batch_iterator = FairseqTask.get_batch_iterator
+_get_train_iterator = Trainer.get_train_iterator
 _step_update = PolynomialDecayLRSchedule.step_update
 _step_begin_epoch = PolynomialDecayLRSchedule.step_begin_epoch
 
@@ -56,10 +58,21 @@ def _batches_of_first_epoch(task: Any, dataset: Any, *args: Any, epoch: int = _F
     )
     if not reused or epoch == _FIRST or dataset in task.dataset_to_epoch_iter:
         return _get_batch_iterator(task, dataset, *args, epoch=epoch, **kwargs)
+    kwargs["seed"] = kwargs.get("seed", _FIRST) - getattr(task, _EPOCHS_IN_SEED, 0)
     iterator = _get_batch_iterator(task, dataset, *args, epoch=_FIRST, **kwargs)
     iterator.epoch = epoch
     dataset.set_epoch(epoch)
     return iterator
+
+
+@wraps(_get_train_iterator)
+def _telling_seed(trainer: Any, epoch: int, *args: Any, **kwargs: Any) -> Any:
+    grows = trainer.cfg.dataset.update_ordered_indices_seed
+    setattr(trainer.task, _EPOCHS_IN_SEED, epoch - _FIRST if grows else 0)
+    try:
+        return _get_train_iterator(trainer, epoch, *args, **kwargs)
+    finally:
+        delattr(trainer.task, _EPOCHS_IN_SEED)
 
 
 @wraps(_step_update)
@@ -91,6 +104,7 @@ def _with_averages(load_checkpoint: Callable) -> Callable:
 def resume_exactly() -> None:
     """Replace fairseq's methods."""
     FairseqTask.get_batch_iterator = _batches_of_first_epoch
+    Trainer.get_train_iterator = _telling_seed
     PolynomialDecayLRSchedule.step_update = _with_update_noted
     PolynomialDecayLRSchedule.step_begin_epoch = _rate_of_update
     Trainer.load_checkpoint = _with_averages(Trainer.load_checkpoint)

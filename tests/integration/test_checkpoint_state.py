@@ -48,6 +48,15 @@ def test_resumed_after_every_epoch(data, tmp_path, undisturbed):
     assert_same_parameters(parameters(tmp_path), parameters(folder))
 
 
+def test_resumed_where_every_epoch_adds_to_the_seed(data, tmp_path):
+    """fairseq makes the batches of all epochs in the first one, unless it is told otherwise."""
+    options = ("--train-subset", "test", "--max-tokens", "1000", "--criterion", "labo", "--update-ordered-indices-seed")
+    train_here(data, tmp_path / "whole", *options, "--max-epoch", "4")
+    for epoch in (2, 4):
+        train_here(data, tmp_path / "parts", *options, "--max-epoch", epoch)
+    assert_same_parameters(parameters(tmp_path / "parts"), parameters(tmp_path / "whole"))
+
+
 def test_a_training_that_has_ended_is_not_trained_further(data, tmp_path, undisturbed):
     folder, _ = undisturbed
     last = (folder / "checkpoint_last.pt").read_bytes()
