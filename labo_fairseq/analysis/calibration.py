@@ -4,6 +4,7 @@ Token by token under teacher forcing: likelihood, calibration errors, reliabilit
 mean probability of a translation's tokens ranks translations by their chrF.
 """
 
+import math
 from argparse import ArgumentParser, Namespace
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -189,13 +190,16 @@ def fit_temperature(batches: Callable[[], Iterable[Tuple[Tensor, Tensor]]]) -> f
                 z = block.double()
                 z = z - z.amax(dim=-1, keepdim=True)
                 p = (inverse * z).softmax(dim=-1)
+                truth = z.gather(-1, right[:, None]).squeeze(-1)
+                truth = truth.masked_fill(truth.isinf(), 0)  # no temperature makes it possible
                 z = z.masked_fill(p == 0, 0)  # 0 · −inf
                 mean = (p * z).sum(dim=-1)
-                slope += float((mean - z.gather(-1, right[:, None]).squeeze(-1)).sum())
+                slope += float((mean - truth).sum())
                 curvature += float(((p * z * z).sum(dim=-1) - mean * mean).sum())
-        if curvature <= 0:
+        if slope == 0:
             break
-        step = min(max(inverse - slope / curvature, inverse / 2), 2 * inverse)
+        newton = inverse - slope / curvature if curvature > 0 else math.copysign(math.inf, -slope)
+        step = min(max(newton, inverse / 2), 2 * inverse)
         step = min(max(step, 1 / _HOTTEST), 1 / _COLDEST)
         converged = abs(step - inverse) <= 1e-5 * inverse
         inverse = step

@@ -318,7 +318,7 @@ class Trainer:
             "train_accuracy": 100 * totals.correct / totals.images,
             "seconds": totals.seconds,
         }
-        better = True
+        better, order = True, (0.0, 0.0)
         if self.data.valid is not None:
             logits = self.predict(self.data.valid)
             accuracy, nll = accuracy_and_nll(logits, self.data.valid.labels)
@@ -326,7 +326,6 @@ class Trainer:
             order = (accuracy, -nll if math.isfinite(nll) else -math.inf)
             better = not self.best or order > tuple(self.best["order"])
         if better:
-            order = (accuracy, -nll) if self.data.valid is not None else (0.0, 0.0)
             weights = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
             self.best = {"epoch": epoch, "order": list(order), "weights": weights}
         return record

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 import os
 import signal
 import subprocess
@@ -152,6 +153,12 @@ def test_a_network_learns_and_the_best_epoch_on_validation_images_is_kept():
 
     logits = predict(network, DATA.valid, PIXELS, torch.device("cpu"))
     assert accuracy_and_nll(logits, DATA.valid.labels) == (max(ranks)[0], -max(ranks)[1])
+
+
+def test_an_epoch_whose_validation_nll_is_no_number_is_the_worst_of_its_accuracy(monkeypatch):
+    results = iter([(50.0, math.nan), (50.0, 1.0), (50.0, 0.5), (40.0, 0.1)])
+    monkeypatch.setattr("labo_fairseq.images.training.accuracy_and_nll", lambda *_: next(results))
+    assert trainer(recipe=Recipe(epochs=4, batch=15, lr=0.01)).train().epoch == 3
 
 
 def test_without_validation_images_the_last_epoch_counts():

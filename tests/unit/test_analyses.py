@@ -317,6 +317,14 @@ def test_temperature_without_a_minimum():
     assert fit_temperature(lambda: [(torch.zeros(2, 2), right)]) == 1, "it makes no difference"
 
 
+@pytest.mark.parametrize("margin", [3e2, 8e2, 1e5, 1e30])
+def test_temperature_of_predictions_that_know_no_doubt(margin):
+    """Far too sure of what is right seven times of ten: as unsure as allowed."""
+    logits = margin * torch.eye(10)
+    target = torch.arange(10).masked_fill(torch.arange(10) >= 7, 0)
+    assert fit_temperature(lambda: [(logits, target)]) == pytest.approx(20)
+
+
 def test_ranks():
     scores, positive = np.array([0.1, 0.4, 0.4, 0.8]), np.array([False, True, False, True])
     # of four pairs three are right and one is a tie
