@@ -45,7 +45,7 @@ def _block(
     p_star, annealed = _anneal(x, options.tau, support)  # P*, τ·lse(x/τ) − τ·log K
     alpha = options.mass(entropy, z.size(-1))
     loss = torch.where(alpha == 1, torch.zeros_like(nll), (1 - alpha) * nll) + alpha * (log_s - annealed)
-    p_star_k = at_label(p_star, label)
+    p_star_k = at_label(p_star.expand_as(x), label)
     if options.z_loss:
         loss, p = _add_z_loss(options.z_loss, z, log_s, loss, p)
     grad = add_product(add_at_label(p, label, alpha - 1), p_star, -alpha[:, None]) if with_grad else None
@@ -244,12 +244,12 @@ def _odds(odds: Odds, support: Optional[Tensor] = None, *, options: LaboOptions)
 
 
 def _anneal(x: Tensor, tau: float, support: Optional[Tensor]) -> Tuple[Tensor, Tensor]:
-    """P* of logits (n, K) whose maximum is 0, and τ·(lse(x/τ) − log K), (n,). Overwrites ``x``."""
+    """P* of logits (n, K) whose maximum is 0, (n, K) or (n, 1), and τ·(lse(x/τ) − log K), (n,). Overwrites ``x``."""
     if support is not None:
         return _anneal_within(x, tau, support)
     k = x.size(-1)
     if tau == math.inf:
-        return torch.full_like(x, 1 / k), x.mean(dim=-1)
+        return torch.full_like(x[:, :1], 1 / k), x.mean(dim=-1)
     x = overwritable(x).mul_(1 / tau)
     p_star = x.softmax(dim=-1)
     log_mean = -p_star.amax(dim=-1).log() - math.log(k)

@@ -223,16 +223,17 @@ def _divergence(z: Tensor, with_grad: bool) -> Tuple[Tensor, Optional[Tensor]]:
         masked_once = (ratio.isinf() & (p[0] != p[1])).any(dim=-1)
         large = torch.finfo(z.dtype).max / 4
         ratio = ratio.nan_to_num(0.0, large, -large)
-    products = torch.stack((p[0] * ratio, p[1] * -ratio))
-    kl = products.sum(dim=-1)
+    sign = z.new_tensor([1.0, -1.0])[:, None]  # for q it is log q − log p
+    products = p * ratio
+    kl = products.sum(dim=-1) * sign
     divergence = kl.sum(dim=0) / 2
     if masked_once is not None:
         divergence = divergence.masked_fill(masked_once, math.inf)
     if not with_grad:
         return divergence, None
     if in_place:
-        products.addcmul_(p, (1 - kl)[:, :, None])
+        products.addcmul_(p, (sign * (1 - kl))[:, :, None])
         products[0].sub_(p[1])
-        products[1].sub_(p[0])
+        products[1].add_(p[0]).neg_()
         return divergence, products
-    return divergence, products + p * (1 - kl)[:, :, None] - p.flip(0)
+    return divergence, products * sign[:, :, None] + p * (1 - kl)[:, :, None] - p.flip(0)
