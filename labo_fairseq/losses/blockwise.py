@@ -107,6 +107,8 @@ def add_at_label(values: Tensor, label: Tensor, mass: Tensor) -> Tensor:
 
 def add_product(tensor: Tensor, one: Tensor, other: Tensor, value: float = 1.0) -> Tensor:
     """tensor + value·one·other, in the place of ``tensor`` where that is possible."""
+    if one.size(-1) == other.size(-1) == 1:  # torch is slow where two factors must be repeated
+        return overwritable(tensor).add_(one * other, alpha=value)
     if may_overwrite():
         return tensor.addcmul_(one, other, value=value)
     return torch.addcmul(tensor, one, other, value=value)
@@ -281,6 +283,14 @@ def _has_transforms() -> bool:
     return functorch is not None and functorch()
 
 
+def is_batched(gradient: Tensor) -> bool:
+    """Whether it stands for several gradients (``is_grads_batched``), of which nothing can be asked at once."""
+    functorch = getattr(torch._C, "_functorch", None)
+    return functorch is not None and (
+        functorch.is_batchedtensor(gradient) or functorch.is_legacy_batchedtensor(gradient)
+    )
+
+
 def _makes_gradient_early(kernel: Any, logits: Tensor) -> bool:
     # On a CPU the gradient is made in the forward pass, while p is in cache; on other devices memory is dearer
     # than computing twice. It never takes the place of the logits: nothing tells who else will read them (an argmax,
@@ -301,7 +311,7 @@ class _RowLoss(torch.autograd.Function):
             terms = kernel.reduce(rows, ctx.grad, ctx.scale if adapt or kernel.usual_scale != 1 else None, adapt)
         else:
             terms, saved = kernel.reduce_and_save(rows)
-        ctx.kernel, ctx.inputs = kernel, len(tensors)
+        ctx.kernel, ctx.ignored, ctx.inputs = kernel, rows.ignored, len(tensors)
         ctx.save_for_backward(*tensors, *saved)
         return loss_and_constants(ctx, terms)
 
@@ -310,15 +320,17 @@ class _RowLoss(torch.autograd.Function):
         # Given away, for whoever gets it may write to it, be it through a view: a second use computes it again.
         grad, ctx.grad = ctx.grad, None
         # autograd records a backward pass where its result will be differentiated in turn
-        if torch.is_grad_enabled() or grad is None:
+        whole = torch.is_grad_enabled() or is_batched(grad_loss)
+        if whole or grad is None:
             tensors = ctx.saved_tensors
             rows, saved = Rows.of(*tensors[: ctx.inputs]), tensors[ctx.inputs :]
-            if torch.is_grad_enabled():
+            if whole:
                 grad = whole_gradient(ctx.kernel.block, rows, grad_loss)
             else:
                 grad = ctx.kernel.gradient(rows, saved, grad_loss)
         elif not grad_loss.eq(ctx.scale).all():  # a summed loss needs no second pass over the gradient
-            _scale_rows(grad, grad_loss / ctx.scale)
+            # nothing of a token that is ignored, be its factor inf
+            _scale_rows(grad, (grad_loss / ctx.scale).masked_fill(ctx.ignored, 0.0))
         return (None, None, grad, *(None,) * (ctx.inputs - 1))
 
 
@@ -382,7 +394,7 @@ def whole_gradient(block: Block, rows: Rows, scale: Tensor, rounded: bool = True
     """
     _, slope = _whole(block, rows, with_grad=True)
     assert slope is not None
-    grad = slope.masked_fill(rows.ignored[:, None], 0.0) * scale[:, None]
+    grad = slope.masked_fill(rows.ignored[:, None], 0.0) * scale.masked_fill(rows.ignored, 0.0)[:, None]
     return grad.to(rows.logits.dtype) if rounded else grad
 
 

@@ -174,6 +174,32 @@ def test_the_gradient_is_the_same_with_a_graph_and_can_be_used_again(name):
     torch.testing.assert_close(torch.autograd.grad(value, z)[0], grad)
 
 
+@every_loss
+def test_ignored_tokens_have_no_gradient_where_the_others_have_none_that_is_finite(name):
+    logits, target = draw(4, 6, dtype=torch.float32)
+    target[1] = -100
+    kept = target != -100
+    for factor in (math.inf, math.nan):
+        for upstream in (torch.tensor([1.0, factor, 1.0, 1.0]), torch.full((4,), factor)):
+            z = logits.clone().requires_grad_()
+            loss_of(name, target)(z).backward(upstream)
+            assert (z.grad[1] == 0).all()
+            assert bool(z.grad[kept].isfinite().all()) is bool(upstream[kept].isfinite().all())
+    z = logits.clone().requires_grad_()
+    (loss_of(name, torch.full_like(target, -100))(z).sum() / 0).backward()
+    assert (z.grad == 0).all()
+
+
+@pytest.mark.skipif(not hasattr(torch, "func"), reason="this torch cannot tell a batch of gradients")
+@every_loss
+def test_several_gradients_at_once(name):
+    logits, target = draw(4, 5)
+    target[2] = -100
+    loss = loss_of(name, target)
+    one_by_one = torch.autograd.functional.jacobian(loss, logits)
+    torch.testing.assert_close(torch.autograd.functional.jacobian(loss, logits, vectorize=True), one_by_one)
+
+
 has_func = pytest.mark.skipif(not hasattr(torch, "func"), reason="this torch has no torch.func")
 
 
