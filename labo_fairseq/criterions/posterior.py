@@ -28,7 +28,8 @@ def log_posterior_of(criterion: Any, updates: int) -> Optional[LogPosterior]:
     name = criterion._name
     if name == "cross_entropy":
         return cross_entropy_log_posterior
-    if name == "label_smoothed_cross_entropy" or updates < getattr(criterion, "smoothing_warmup_steps", 0):
+    warmup = getattr(criterion, "smoothing_warmup_steps", 0)
+    if name == "label_smoothed_cross_entropy" or (warmup and updates <= warmup):
         mass = criterion.label_smoothing
         return partial(smoothed_log_posterior, label_smoothing=mass) if mass else cross_entropy_log_posterior
     of_criterion = getattr(CRITERION_REGISTRY.get(name), "log_posterior", None)

@@ -4,7 +4,7 @@ A model that was trained with a regularized loss predicts another distribution t
 :mod:`labo_fairseq.losses.posterior`. With the option, ``fairseq-generate``, ``fairseq-interactive``,
 ``fairseq-validate`` and ``fairseq-eval-lm`` take the latter. The checkpoint of a model tells with which criterion and
 options it was trained. In an ensemble every prediction is turned back by itself, and these are averaged;
-``--temperature`` then applies to what was turned back.
+``--temperature`` then applies to what was turned back. A language model of ``--lm-path`` predicts as it was trained.
 """
 
 import argparse
@@ -17,10 +17,12 @@ from fairseq.dataclass.configs import CommonEvalConfig
 from fairseq.sequence_generator import SequenceGenerator
 from torch import Tensor, nn
 
-from ..fairseq_patches.command_line import arguments
+from ..fairseq_patches.command_line import argument, arguments
 from .posterior import LogPosterior, log_posterior_of
 
 OPTION = "--posterior"
+
+_MANY = 1 << 16  # classes: options that do not suit so many suit no vocabulary
 
 
 class PosteriorProbabilities:
@@ -69,7 +71,7 @@ def _with_option(add_arguments: Callable) -> Callable:
 def _with_posteriors(load_models: Callable) -> Callable:
     @wraps(load_models)
     def loaded(filenames: List[str], *args: Any, **kwargs: Any) -> Any:
-        if OPTION not in arguments():
+        if OPTION not in arguments() or filenames == [argument("--lm-path")]:
             return load_models(filenames, *args, **kwargs)
         trained: List[LogPosterior] = []
         load_state = checkpoint_utils.load_checkpoint_to_cpu
@@ -84,7 +86,7 @@ def _with_posteriors(load_models: Callable) -> Callable:
                     "is not enough to turn it back"
                 )
             try:
-                log_posterior(torch.zeros(2))
+                log_posterior(torch.zeros(_MANY))
             except ValueError as error:
                 raise SystemExit(f"{OPTION}: {path}: {error}") from None
             trained.append(log_posterior)
@@ -97,7 +99,9 @@ def _with_posteriors(load_models: Callable) -> Callable:
             checkpoint_utils.load_checkpoint_to_cpu = load_state
         # a model may lie in several files; and the teachers of a criterion, which it has read by itself, in none
         for model, log_posterior in zip(models, trained[:: len(trained) // len(models) or 1]):
-            model.get_normalized_probs = PosteriorProbabilities(model, log_posterior)
+            # validation of several language pairs asks the model of each
+            for part in (model, *getattr(model, "models", {}).values()):
+                part.get_normalized_probs = PosteriorProbabilities(part, log_posterior)
         return (models, *rest)
 
     return loaded

@@ -5,7 +5,7 @@
 """
 
 import copy
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 import torch
 from torch import Tensor
@@ -45,7 +45,7 @@ class TrainerLoss(TrainerCallback):
     def __init__(self, loss: LaboLoss, warmup_steps: Optional[int] = None, shift_labels: Optional[bool] = None) -> None:
         if loss.ignore_index != _IGNORED:
             raise ValueError(f"ignore_index must be -100, which transformers pads with, got {loss.ignore_index}")
-        self.loss = copy.copy(loss)
+        self.loss = copy.deepcopy(loss)
         self.loss.reduction = "sum"
         if warmup_steps is not None:
             if warmup_steps < 0:
@@ -73,8 +73,8 @@ class TrainerLoss(TrainerCallback):
         self.loss.to(logits.device)
         total = self.loss(logits.reshape(-1, logits.size(-1)), labels.reshape(-1))
         if num_items_in_batch is None:
-            num_items_in_batch = labels.ne(_IGNORED).sum().clamp(min=1)
-        return total / num_items_in_batch
+            num_items_in_batch = labels.ne(_IGNORED).sum()
+        return total / torch.as_tensor(num_items_in_batch).clamp(min=1)  # an update may be without any label
 
     def on_init_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """The trainer is ready: learn what the model is."""
@@ -106,11 +106,11 @@ class PosteriorLogits(LogitsProcessor):
     >>> model.generate(..., logits_processor=LogitsProcessorList([PosteriorLogits(loss)]))
 
     Args:
-        loss: what the model was trained with; as in training, it says whether the warm-up is over.
+        loss: what the model was trained with; a :class:`TrainerLoss` also knows whether its warm-up is over.
     """
 
-    def __init__(self, loss: LaboLoss) -> None:
-        self.loss = loss
+    def __init__(self, loss: Union[LaboLoss, TrainerLoss]) -> None:
+        self.loss = loss.loss if isinstance(loss, TrainerLoss) else loss
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """log y of the scores (hypotheses, K), which are logits or log-probabilities."""

@@ -44,6 +44,11 @@ class _TokenLoss(nn.Module):
         """Those of the objective at this moment."""
         raise NotImplementedError
 
+    @property
+    def _last_options(self) -> LaboOptions:
+        """Those that the last update was made with."""
+        return self.options
+
     def log_posterior(self, logits: Tensor, dim: int = -1) -> Tensor:
         """Calibrated log-probabilities, in closed form, of a model that was trained with this loss.
 
@@ -63,7 +68,7 @@ class _TokenLoss(nn.Module):
         """
         rows = logits.movedim(dim, -1)
         self._check_classes(rows.size(-1))
-        log_y = labo_log_posterior_with(self.options, rows, self.smoothing_support)
+        log_y = labo_log_posterior_with(self._last_options, rows, self.smoothing_support)
         if self.weight is not None:
             # the minimum is that of the distribution in which a class is as frequent as its weight makes it
             log_weight = self.weight.to(log_y.dtype).log()
@@ -163,6 +168,10 @@ class LaboLoss(_TokenLoss):
     @property
     def options(self) -> LaboOptions:
         return self._smoothing if self.warming_up else self._labo
+
+    @property
+    def _last_options(self) -> LaboOptions:
+        return self._smoothing if self.warmup_steps and self.updates <= self.warmup_steps else self._labo
 
     @property
     def tau(self) -> float:

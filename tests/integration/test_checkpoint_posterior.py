@@ -52,13 +52,18 @@ LABO = {"tau": 1.5, "alpha": "adaptive", "rho": 0.6, "label_smoothing": 0.1, "sm
 METHODS = {
     "cross_entropy": ({"_name": "cross_entropy"}, 0, lambda p: p),
     "ls": ({"_name": "label_smoothed_cross_entropy", "label_smoothing": 0.2}, 0, lambda p: smoothed(p, 0.2)),
-    "labo": ({"_name": "labo", **LABO}, 100, lambda p: labo(p, 1.5, rho=0.6)),
+    "labo": ({"_name": "labo", **LABO}, 101, lambda p: labo(p, 1.5, rho=0.6)),
     "its long name": (
         {"_name": "labo_label_smoothed_cross_entropy", **LABO, "alpha": "0.3"},
-        100,
+        101,
         lambda p: labo(p, 1.5, alpha=0.3),
     ),
-    "labo in its warm-up": ({"_name": "labo", **LABO}, 99, lambda p: smoothed(p, 0.1)),
+    "labo without warm-up": (
+        {"_name": "labo", **LABO, "smoothing_warmup_steps": 0},
+        0,
+        lambda p: labo(p, 1.5, rho=0.6),
+    ),
+    "labo at the end of its warm-up": ({"_name": "labo", **LABO}, 100, lambda p: smoothed(p, 0.1)),
     "cp": ({"_name": "confidence_penalty", "beta": 0.2}, 0, lambda p: cp(p, 0.2)),
     "focal": ({"_name": "focal_loss", "gamma": 1.5}, 0, lambda p: focal(p, 1.5)),
     "anti-focal": ({"_name": "anti_focal_loss", "alpha": 0.4, "gamma": 1.2}, 0, lambda p: anti_focal(p, 0.4, 1.2)),

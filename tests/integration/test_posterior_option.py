@@ -5,6 +5,7 @@ import io
 import math
 import re
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -146,6 +147,10 @@ def test_interactive(data, checkpoints, monkeypatch):
     [
         ({"alpha": "1"}, "alpha must be < 1, got 1: labels had no part"),
         ({"_name": "knowledge_distillation"}, "what such a model predicts is not enough to turn it back"),
+        (
+            {"_name": "label_smoothed_cross_entropy", "label_smoothing": 1.0},
+            r"label_smoothing must be in \[0, 1\), got 1\.0",
+        ),
     ],
 )
 def test_what_cannot_be_turned_back_is_told_in_one_line(data, checkpoints, tmp_path, options, message):
@@ -154,3 +159,51 @@ def test_what_cannot_be_turned_back_is_told_in_one_line(data, checkpoints, tmp_p
     torch.save(state, tmp_path / "one.pt")
     with pytest.raises(SystemExit, match=rf"^--posterior: .*one\.pt.*{message}"):
         generated(data, [tmp_path / "one.pt"], "--posterior")
+
+
+def changed(checkpoint, path, **options):
+    """The checkpoint as of a training with other options of the criterion."""
+    state = load_checkpoint(checkpoint)
+    state["cfg"]["criterion"].update(options)
+    torch.save(state, path)
+    return path
+
+
+def test_more_smoothing_than_two_classes_could_bear(data, checkpoints, tmp_path):
+    much = changed(checkpoints["ls"], tmp_path / "much.pt", label_smoothing=0.6)
+    hypotheses = generated(data, [much], "--beam", "1", "--posterior")
+    for (_, _, scores), (log_p, labels) in zip(hypotheses, predictions(data, much, hypotheses)):
+        log_y = label_smoothing_log_posterior(log_p, 0.6, over_others=True)
+        assert scores == pytest.approx((log_y.gather(-1, labels[:, None])[:, 0] / math.log(2)).tolist(), abs=2e-3)
+
+
+def test_a_language_model_for_fusion_predicts_as_it_was_trained(data, checkpoints, tmp_path):
+    links = {path.name: path for path in data.binarized.iterdir()}
+    links["dict.txt"] = links["dict.en.txt"]
+    links.update({f"test.{end}": links[f"test.de-en.en.{end}"] for end in ("bin", "idx")})
+    for name, path in links.items():
+        (tmp_path / name).symlink_to(path)
+    small = ("--task", "language_modeling", "--arch", "transformer_lm", "--decoder-layers", "1")
+    small += ("--decoder-embed-dim", "32", "--decoder-ffn-embed-dim", "32", "--decoder-attention-heads", "2")
+    short = ("--tokens-per-sample", "64", "--train-subset", "test", "--disable-validation", "--lr", "0.02")
+    text, options = SimpleNamespace(binarized=tmp_path), (*short, "--criterion", "cross_entropy")
+    train_here(text, tmp_path / "lm", *options, updates=5, model=small)
+    scores = {}
+    for name, criterion in (("other", {"_name": "adaptive_loss"}), ("labo", {"_name": "labo", "alpha": "0.5"})):
+        lm = changed(tmp_path / "lm" / "checkpoint_last.pt", tmp_path / f"{name}.pt", **criterion)
+        options = ("--lm-path", lm, "--lm-weight", "0.5", "--beam", "2", "--posterior")
+        scores[name] = generated(text, [checkpoints["labo"]], *options)
+    assert scores["other"] == scores["labo"]
+    assert scores["other"] != generated(data, [checkpoints["labo"]], "--beam", "2", "--posterior")
+
+
+def test_validation_of_several_language_pairs(data, tmp_path):
+    task = ("--task", "multilingual_translation", "--lang-pairs", "de-en,en-de")
+    small = ("--arch", "multilingual_transformer", "--encoder-layers", "1", "--decoder-layers", "1")
+    small += tuple(f"--{side}-{size}-dim=32" for side in ("encoder", "decoder") for size in ("embed", "ffn-embed"))
+    short = ("--train-subset", "test", "--max-tokens", "1000", "--lr", "0.02", "--disable-validation")
+    train_here(data, tmp_path, *task, *small, *TRAINED["labo"], *short, updates=12)
+    options = ("--path", tmp_path / "checkpoint_last.pt", *task, "--max-tokens", "1000", "--log-format", "json")
+    lines = [fairseq("validate", data, *options, *more) for more in ((), ("--posterior",))]
+    nll = [float(re.findall(r'"valid_nll_loss": "([^"]+)"', line)[-1]) for line in lines]
+    assert nll[0] != nll[1]

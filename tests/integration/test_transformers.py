@@ -4,18 +4,25 @@ import math
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import campaign
 import pytest
 import torch
 
+try:
+    import torchaudio  # noqa: F401
+except ImportError:
+    pass
+except OSError:  # that of fairseq-fixed is for another torch than a CPU's, and transformers would import it
+    sys.modules["torchaudio"] = None
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
 
 import sacrebleu  # noqa: E402
 
 from labo_fairseq.integrations.transformers import PosteriorLogits, TrainerLoss  # noqa: E402
-from labo_fairseq.losses import LaboLoss  # noqa: E402
+from labo_fairseq.losses import LaboLoss, label_smoothing_log_posterior  # noqa: E402
 
 PAD, EOS = 0, 1
 
@@ -256,6 +263,26 @@ def test_options_that_do_not_suit_are_named(tmp_path, words):
     transformers.Trainer(model=model, args=arguments(tmp_path), compute_loss_func=loss, callbacks=[loss])
     with pytest.raises(ValueError, match="no labels"):
         loss((torch.zeros(1, 2, 3),), None)
+
+
+def test_an_update_without_any_label_leaves_the_model_as_it_is(tmp_path, words):
+    loss, model = TrainerLoss(LaboLoss()), gpt(words)
+    transformers.Trainer(model=model, args=arguments(tmp_path), compute_loss_func=loss, callbacks=[loss])
+    labels = torch.full((2, 3), -100)
+    for counted in (None, 0, torch.tensor(0)):
+        model.zero_grad()
+        value = loss(model(torch.ones(2, 3, dtype=torch.long)), labels, counted)
+        value.backward()
+        assert value == 0
+        assert all((parameter.grad == 0).all() for parameter in model.parameters())
+
+
+def test_the_posterior_of_a_trainers_loss_knows_its_warm_up(tmp_path):
+    scores, loss = torch.tensor([[1.0, 2.0, 0.0]]), TrainerLoss(LaboLoss(label_smoothing=0.2), warmup_steps=5)
+    smoothing, labo = label_smoothing_log_posterior(scores, 0.2), LaboLoss().log_posterior(scores)
+    for updates, expected in ((3, smoothing), (6, labo)):
+        loss.on_step_end(None, SimpleNamespace(global_step=updates), None)
+        torch.testing.assert_close(PosteriorLogits(loss)(None, scores), expected)
 
 
 _PROCESS = """

@@ -8,7 +8,13 @@ import reference
 import torch
 from torch.nn import CrossEntropyLoss
 
-from labo_fairseq.losses import LaboLoss, LinearCrossEntropyLoss, LinearLaboLoss, fused_linear
+from labo_fairseq.losses import (
+    LaboLoss,
+    LinearCrossEntropyLoss,
+    LinearLaboLoss,
+    fused_linear,
+    label_smoothing_log_posterior,
+)
 
 N, K, D = 12, 7, 5
 
@@ -241,6 +247,14 @@ def test_the_warm_up_is_label_smoothing(kind):
         loss.step()
     loss.set_updates(1)
     assert_same(lambda z: value(loss, z), lambda z: CrossEntropyLoss(label_smoothing=0.2)(z, target), logits)
+
+
+@pytest.mark.parametrize("updates", range(4))
+def test_the_posterior_is_that_of_the_updates_that_were_made(updates):
+    logits, loss = draw(N, K), LaboLoss(tau=1.15, warmup_steps=2, label_smoothing=0.2)
+    loss.set_updates(updates)
+    smoothing, labo = label_smoothing_log_posterior(logits, 0.2), LaboLoss(tau=1.15).log_posterior(logits)
+    torch.testing.assert_close(loss.log_posterior(logits), labo if updates > 2 else smoothing)
 
 
 def test_the_warm_up_is_saved(tmp_path):
