@@ -1,6 +1,6 @@
 """A grid of runs: corpus × direction × method × hyper-parameters × seed, as ``configs/experiments/NAME.yaml`` says.
 
-Of images: data set × network × method × hyper-parameters × seed; a grid is of translation or of images.
+For images: data set × network × method × hyper-parameters × seed. A grid is either for translation or for images.
 
 baseline: ls                     # whom the report compares with
 grid:
@@ -203,7 +203,7 @@ def _jobs(block: Any, number: int, smoke: bool, folder: Path) -> Iterator[Job]:
         own_keys = (what, where, *_KEYS, *(("teacher_network",) if images else ()))
         check_keys(block, own_keys, [what, where, "methods", "seeds"])
         corpus = str(block[what])
-        # a corpus file beside the grid is named from there
+        # the path of a corpus file is relative to the grid's directory
         if (folder / corpus).is_file():
             corpus = os.path.relpath(folder / corpus)
         settings = block.get("settings", {})
