@@ -160,7 +160,7 @@ def load_grid(name: str, smoke: bool = False) -> Grid:
         if missing:
             raise UserError(f"the teachers {', '.join(missing)} are no runs of this grid")
         if len({job.images for job in jobs}) > 1:
-            raise UserError("a grid is of corpora or of data sets of images: write two")
+            raise UserError("a grid must hold either corpora or data sets of images: write two grids")
         baseline = content.get("baseline", jobs[0].variant)
         if baseline not in [job.variant for job in jobs]:
             raise UserError(f"the baseline {baseline!r} is none of its methods")

@@ -55,7 +55,7 @@ def find_image_metric(name: str) -> str:
     for known in IMAGE_METRICS:
         if known.lower() == name.lower():
             return known
-    raise UserError(f"unknown score of images {name!r}: choose from {', '.join(IMAGE_METRICS)}")
+    raise UserError(f"unknown score for image runs {name!r}: choose from {', '.join(IMAGE_METRICS)}")
 
 
 def image_statistics(run: ImageRun, name: str) -> Optional[np.ndarray]:
