@@ -110,7 +110,7 @@ def _add_corpus_arguments(parser: argparse.ArgumentParser, images: bool = False)
     corpus, direction = _CORPUS_HELP, "such as de-en or pt_br-en; 'multilingual' for one model of several directions"
     if images:
         corpus += f". Or images: one of {', '.join(shipped_datasets())}; or a YAML file that declares them"
-        direction += ". Of images the network, such as resnet18, or MODULE:FUNCTION"
+        direction += ". For images: the network, such as resnet18, or MODULE:FUNCTION"
     parser.add_argument("corpus", help=corpus)
     parser.add_argument("direction", help=direction)
     parser.add_argument("--archive-dir", type=Path, metavar="DIR", help=_DATA_HELP)
@@ -313,7 +313,7 @@ def _add_experiment(commands) -> None:
     run.add_argument("--only", type=whole(0), metavar="N", help="run only entry N of the plan")
     run.add_argument("--slurm", action="store_true", help="print a script that submits the plan to SLURM, and stop")
     report.add_argument(
-        "--metric", default="", help=f"score to report (default: BLEU, of images accuracy), {_METRIC_HELP}"
+        "--metric", default="", help=f"score to report (default: BLEU; for images, accuracy), {_METRIC_HELP}"
     )
     report.add_argument(
         "--out", type=Path, metavar="DIR", help="output directory (default: experiments/GRID below --folder)"
@@ -359,8 +359,8 @@ def _add_config(commands) -> None:
         "config",
         _config,
         "print one complete configuration for fairseq-hydra-train",
-        "Print configs/NAME.yaml with its parts, fitted to a number of workers: for torchrun, SLURM, or to change by "
-        "hand. Save it as DIR/training.yaml and start  fairseq-hydra-train --config-dir DIR --config-name training",
+        "Print the configuration that configs/ composes, fitted to a number of workers: for torchrun, SLURM or editing "
+        "by hand. Save it as DIR/training.yaml and start  fairseq-hydra-train --config-dir DIR --config-name training",
     )
     parser.add_argument("name", help="CORPUS_DIRECTION_METHOD, such as wmt14_en-de_labo")
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="more settings, e.g. criterion.tau=1.15")
@@ -448,7 +448,7 @@ def _add_compare(commands) -> None:
         nargs="+",
         default=[],
         metavar="METRIC",
-        help=f"instead of BLEU and chrF, of images accuracy and NLL: {_METRIC_HELP}",
+        help=f"instead of BLEU and chrF (for images, accuracy and NLL): {_METRIC_HELP}",
     )
     parser.add_argument("--samples", type=whole(1, 1_000_000), default=1000, metavar="N", help="bootstrap samples")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
@@ -474,7 +474,7 @@ def _compare(args: argparse.Namespace) -> None:
 def _add_analyse(commands) -> None:
     parser = commands.add_parser(
         "analyse",
-        help="what distinguishes finished runs beyond their scores, the paper's section 5 among it",
+        help="what distinguishes finished runs beyond their scores, including the analyses of section 5 of the paper",
         description="What distinguishes finished runs beyond their scores. Each analysis prints tables and writes "
         "Markdown, CSV, JSON and PNG.",
     )

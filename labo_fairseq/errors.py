@@ -18,7 +18,7 @@ class UserError(Exception):
 
 
 def told(error: Union[UserError, OSError]) -> Optional[str]:
-    """What the user is told: of an OSError of the file system where, what, and what to do; None of another OSError."""
+    """One-line message for the user; None if the OSError is not one of the file system."""
     if isinstance(error, UserError):
         return str(error)
     advice = None if error.errno is None else _DISK.get(error.errno)

@@ -122,8 +122,8 @@ class Record:
         self.state = state
 
 
-# What fairseq's releases wrote beside plain values. From 0.5 to 0.9: meters. Since 0.10: configurations of OmegaConf,
-# whose metadata name types, and the dictionaries in the state of a task.
+# What fairseq's releases wrote in addition to plain values. From 0.5 to 0.9: meters. Since 0.10: configurations of
+# OmegaConf, whose metadata name types, and the dictionaries in the state of a task.
 _RECORDED_PACKAGES = ("fairseq", "omegaconf")
 _RECORDED_TYPES = (
     "bool",

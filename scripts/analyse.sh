@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Analyses of finished runs, the baseline first: frequency, confidence, or labels.
+# Analyses of finished runs, the baseline first: frequency, confidence, calibration, decoding, overfitting or labels.
 #
 #   bash scripts/analyse.sh [options]        --help lists all options
 set -euo pipefail

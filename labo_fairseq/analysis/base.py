@@ -25,7 +25,7 @@ class AnalysisResult:
     tables: Sequence[Table]
     figures: Sequence[Figure]
     records: Sequence[Dict[str, Any]]  # rows of the CSV file, with equal keys
-    metadata: Dict[str, Any]  # what the JSON file says beside them
+    metadata: Dict[str, Any]  # what the JSON file has in addition to the records
 
     def write(self, folder: Path) -> List[Path]:
         """``NAME.md``, ``.csv``, ``.json`` and a PNG per figure in ``folder``, written atomically; what was written.
@@ -52,7 +52,7 @@ class Analysis(ABC):
     name: str  # of the subcommand and of the section in the report
     summary: str  # one line of help
     description: str
-    in_report: bool = True  # False: it takes too long to be made beside the others
+    in_report: bool = True  # False: it takes too long for the report
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """The arguments of the subcommand; ``--out`` is added to them."""

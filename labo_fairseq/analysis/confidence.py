@@ -1,4 +1,4 @@
-"""How probable a model finds the tokens that it chooses: figure 2 of the paper, and teacher forcing beside it."""
+"""How probable a model finds the tokens that it chooses (figure 2 of the paper); predictions under teacher forcing."""
 
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -99,7 +99,7 @@ class ConfidenceAnalysis(AnalysisInBins):
     """Probabilities of hypothesis tokens on the thirds by Frequency Score (figure 2); teacher-forced predictions."""
 
     name = "confidence"
-    summary = "probabilities of the hypothesis tokens on the same parts (figure 2), and under teacher forcing"
+    summary = "probabilities of hypothesis tokens on frequent and on rare text (figure 2), and under teacher forcing"
     description = (
         "The probabilities of the tokens that beam search with beam 5 chose; and, with the reference given token by "
         "token, accuracy, confidence, entropy and expected calibration error."

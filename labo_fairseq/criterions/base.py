@@ -102,7 +102,7 @@ class RegularizedCriterion(LabelSmoothedCrossEntropyCriterion):
 
     #: what error messages begin with
     name: str
-    #: options of a training → what recovers the distribution that it saw from logits; None: they are not enough
+    #: maps the options of a training to a function logits → log posterior; None if logits alone do not determine it
     log_posterior: Optional[Callable[[Any], Callable[[Tensor], Tensor]]] = None
     #: what chooses models unless the user names another: the loss is another function after the warm-up
     validation_metric = "nll_loss"
@@ -217,7 +217,7 @@ class RegularizedCriterion(LabelSmoothedCrossEntropyCriterion):
         return self.summarize_twice(terms, divergence, target, sample, reduce, lambda: logits[: len(target)].argmax(-1))
 
     def predict_twice(self, model: Any, sample: Dict[str, Any], **arguments: Any) -> Tuple[Any, Dict[str, Any]]:
-        """What the model puts out for the batch twice, and that batch.
+        """Run the model on the doubled batch; return its output and that batch.
 
         The program ends with one line where the batch has something that cannot be doubled, and where the model wants
         the sentences sorted.
@@ -275,7 +275,7 @@ class RegularizedCriterion(LabelSmoothedCrossEntropyCriterion):
     def summarize(
         self, terms: Any, target: Tensor, sample: Dict[str, Any], reduce: bool, likeliest: Callable[[], Tensor]
     ) -> Tuple[Tensor, int, Dict[str, Any]]:
-        """What :meth:`forward` returns of the terms; ``likeliest`` gives the class (tokens,) that the model would."""
+        """What :meth:`forward` returns of the terms; ``likeliest`` returns the most probable class of each token."""
         loss = terms.loss.sum() if reduce else terms.loss.unsqueeze(-1)
         sample_size = sample["target"].size(0) if self.sentence_avg else sample["ntokens"]
         mask = target.ne(self.padding_idx)
@@ -412,7 +412,7 @@ class RegularizedCriterion(LabelSmoothedCrossEntropyCriterion):
 
 @torch.no_grad()
 def _are_logits(model: Any, net_output: Any) -> bool:
-    """Whether the prediction is the softmax of the output, told from the first position of every sentence."""
+    """Whether the prediction is the softmax of the output, judged by the first position of every sentence."""
     first: Any
     if torch.is_tensor(net_output):
         first = logits = net_output[:, :1]
@@ -426,6 +426,6 @@ def _are_logits(model: Any, net_output: Any) -> bool:
 
 
 def quantities(criterion: Mapping[str, Any]) -> Dict[str, Quantity]:
-    """What trainings with these settings of a criterion log beside what fairseq does; name in the log → what it is."""
+    """What trainings with these settings log in addition to fairseq's values: name in the log → what it is."""
     watched = getattr(CRITERION_REGISTRY.get(criterion["_name"]), "watched", {})
     return {**watched, **RDROP_KL} if criterion.get("rdrop_alpha") else watched

@@ -1,0 +1,1 @@
+"""From archives or files of text to a prepared corpus: readers, tokenization, subwords, binary files."""

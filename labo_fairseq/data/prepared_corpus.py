@@ -174,5 +174,5 @@ class Prepared:
 
 
 def _made(path: Path) -> bool:
-    """Whether ``path``, told from the folder, is in :data:`_MADE`."""
+    """Whether ``path``, relative to the folder, is in :data:`_MADE`."""
     return any(path.match(pattern) and len(path.parts) == pattern.count("/") + 1 for pattern in _MADE)

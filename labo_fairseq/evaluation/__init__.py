@@ -1,1 +1,1 @@
-"""From a checkpoint to scores: fairseq-generate, metrics, significance, averages of checkpoints, training logs."""
+"""From a checkpoint to scores: decoding with fairseq-generate, metrics, significance, and the files of a run."""

@@ -32,7 +32,7 @@ def evaluate(run: Run, checkpoint: Path, decoding: Decoding, folder: Path) -> Ev
 def evaluate_again(
     run: Run, checkpoint_name: str, average: Optional[int], decoding: Decoding, metrics: Sequence[str] = ()
 ) -> Evaluation:
-    """Scores of a finished run with another checkpoint, search or metric, kept beside the first ones.
+    """Scores of a finished run with another checkpoint, search or metric, kept in addition to the first ones.
 
     Args:
         checkpoint_name: ``"best"`` or ``"last"``.

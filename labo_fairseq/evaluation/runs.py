@@ -20,7 +20,7 @@ class TrainingCost:
     """What a training took."""
 
     seconds: Optional[float]  # None where the log does not say it
-    target_tokens_per_second: Optional[float]  # median; None of images
+    target_tokens_per_second: Optional[float]  # median; None for image runs
     peak_memory_mib: int  # of one process
 
     @classmethod
@@ -34,7 +34,7 @@ class Evaluation:
     """Scores of one checkpoint with one search."""
 
     checkpoint: str  # name of its file
-    decoding: Optional[Decoding]  # None of images
+    decoding: Optional[Decoding]  # None for image runs
     tests: Dict[str, List[Score]]  # by the name of the test set's files
 
     def to_json(self) -> Dict[str, Any]:
@@ -53,7 +53,7 @@ class RunResult:
     """What a finished run has to say: the content of its ``result.json``."""
 
     settings: Dict[str, Any]  # see Run.settings
-    data: str  # the prepared corpus, told from the run's folder; empty of images
+    data: str  # the prepared corpus, relative to the run's folder; empty for image runs
     versions: Dict[str, str]
     training: TrainingCost
     evaluation: Evaluation
@@ -212,7 +212,7 @@ def refuse_unlike(runs: Sequence[Run]) -> None:
 
 
 def read_translation(data: Prepared, test: str, direction: Pair, output: Path) -> Translation:
-    """A test set of ``data`` with the detokenized translation ``output`` and the tokens beside it."""
+    """A test set of ``data`` with the detokenized translation ``output`` and the tokens in the file next to it."""
     source, target = direction
     name = data.split(test, source, target)
     raw = Texts(*(list(read_lines(path)) for path in (data.raw(name, source), output, data.raw(name, target))))

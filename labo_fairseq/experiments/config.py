@@ -191,7 +191,7 @@ def _precision(gpus: int) -> Config:
 
 
 def with_teachers(config: Config, folder: Path) -> Config:
-    """``config`` with the paths of its teachers, if it has any, told from ``folder``, where the run will lie.
+    """``config`` with the paths of its teachers, if it has any, relative to ``folder``, where the run will lie.
 
     So the settings of a run are the same wherever the runs lie and whoever names them from where.
 

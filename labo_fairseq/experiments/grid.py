@@ -1,6 +1,6 @@
 """A grid of runs: corpus × direction × method × hyper-parameters × seed, as ``configs/experiments/NAME.yaml`` says.
 
-Of images: data set × network × method × hyper-parameters × seed; a grid is of translation or of images.
+For images: data set × network × method × hyper-parameters × seed. A grid is either for translation or for images.
 
 baseline: ls                     # whom the report compares with
 grid:
@@ -160,7 +160,7 @@ def load_grid(name: str, smoke: bool = False) -> Grid:
         if missing:
             raise UserError(f"the teachers {', '.join(missing)} are no runs of this grid")
         if len({job.images for job in jobs}) > 1:
-            raise UserError("a grid is of corpora or of data sets of images: write two")
+            raise UserError("a grid must hold either corpora or data sets of images: write two grids")
         baseline = content.get("baseline", jobs[0].variant)
         if baseline not in [job.variant for job in jobs]:
             raise UserError(f"the baseline {baseline!r} is none of its methods")
@@ -203,7 +203,7 @@ def _jobs(block: Any, number: int, smoke: bool, folder: Path) -> Iterator[Job]:
         own_keys = (what, where, *_KEYS, *(("teacher_network",) if images else ()))
         check_keys(block, own_keys, [what, where, "methods", "seeds"])
         corpus = str(block[what])
-        # a corpus file beside the grid is named from there
+        # the path of a corpus file is relative to the grid's directory
         if (folder / corpus).is_file():
             corpus = os.path.relpath(folder / corpus)
         settings = block.get("settings", {})

@@ -227,7 +227,7 @@ def _progress(epochs: int) -> Iterator[Callable[[Dict[str, Any]], None]]:
 
 
 def with_teacher(config: Settings, folder: Path) -> Settings:
-    """``config`` with the path of its teacher, if it has any, told from ``folder``.
+    """``config`` with the path of its teacher, if it has any, relative to ``folder``.
 
     Raises:
         UserError: no teacher is named, or it is not there.

@@ -19,7 +19,7 @@ ACCURACY = "accuracy"
 
 
 class ImageMetric(NamedTuple):
-    """A score of images; ECE, which is no mean over images, cannot be tested."""
+    """A score for image runs; ECE, which is no mean over images, cannot be tested."""
 
     lower_is_better: bool
     values: Optional[Callable[[Tensor, Tensor], Tensor]]  # logits (N, K), labels (N,) → (N,), whose mean is the score
@@ -55,7 +55,7 @@ def find_image_metric(name: str) -> str:
     for known in IMAGE_METRICS:
         if known.lower() == name.lower():
             return known
-    raise UserError(f"unknown score of images {name!r}: choose from {', '.join(IMAGE_METRICS)}")
+    raise UserError(f"unknown score for image runs {name!r}: choose from {', '.join(IMAGE_METRICS)}")
 
 
 def image_statistics(run: ImageRun, name: str) -> Optional[np.ndarray]:
@@ -131,7 +131,7 @@ def validation_curve(log: Path) -> List[Tuple[int, float]]:
 
 
 def base_of(methods: Dict[str, str], otherwise: str) -> str:
-    """Whose time and memory are 1: the first run, or variant, of cross-entropy ("Base"), or ``otherwise``.
+    """The reference for relative cost: the first cross-entropy run (or variant), else ``otherwise``.
 
     Args:
         methods: run, or variant → its method.

@@ -79,7 +79,7 @@ class _Scored(NamedTuple):
     """One run on one test set."""
 
     score: Score
-    statistics: Optional[np.ndarray]  # (sentences, S), see sentence_statistics; of images (N, 2)
+    statistics: Optional[np.ndarray]  # (sentences, S), see sentence_statistics; for images (N, 2)
     corpus_score: Optional[Callable[[np.ndarray], np.ndarray]]  # of sums of these
     held_out: bool = True  # False: on the validation set
 
@@ -89,7 +89,7 @@ def write_report(grid: Grid, root: Path, folder: Path, metric: str = "") -> List
 
     Args:
         root: the folder that the runs lie below.
-        metric: key in the registry, or the name of a score in the runs' results; empty: BLEU, of images accuracy.
+        metric: key in the registry, or the name of a score in the runs' results; empty: BLEU; for images, accuracy.
 
     Raises:
         UserError: no run is finished, or none can be scored so.
@@ -245,7 +245,7 @@ def _scores(done: FinishedJob, name: str) -> Dict[Column, _Scored]:
 
 
 def markdown(grid: Grid, cells: Sequence[Cell], shown: _Shown, finished: Sequence[FinishedJob]) -> str:
-    """A table per corpus, with a column for each test set; of images, another with all scores and the cost."""
+    """A table per corpus, with a column for each test set; for images, another with all scores and the cost."""
     best_of = min if shown.lower_is_better else max
     lines = [
         f"# {grid.title}",
@@ -335,7 +335,7 @@ def draw_scores(path: Path, cells: Sequence[Cell], baseline: str, metric: str) -
 def draw_curves(path: Path, logs: Dict[Job, Path]) -> bool:
     """A panel per direction: validation BLEU, or where it was not measured the negative log-likelihood, by update.
 
-    Of images: validation accuracy. False where matplotlib is not installed.
+    For images: validation accuracy. False where matplotlib is not installed.
     """
     groups: Dict[Tuple[str, str], List[Job]] = {}
     for job in logs:

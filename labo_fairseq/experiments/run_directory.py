@@ -1,4 +1,4 @@
-"""The directory of one run, of a translation or of images: whose it is, and what its results depend on."""
+"""The directory of one run, for translation or for images: whose it is, and what its results depend on."""
 
 import platform
 import shutil
@@ -12,7 +12,7 @@ from ..files import SPECIAL_IN_RUN, check_folder, write_json
 
 
 def run_folder(root: Path, corpus: str, direction: str, name: str) -> Path:
-    """Where a run lies below ``root``; of images, ``corpus`` is the data set and ``direction`` the network.
+    """Where a run lies below ``root``; for images, ``corpus`` is the data set and ``direction`` the network.
 
     Raises:
         UserError: ``name`` leads elsewhere, or see :func:`check_folder`.

@@ -22,7 +22,7 @@ class Subject(ABC):
     direction: str  # or the network, as the folder is called
     checkpoint: str  # which one is scored, and teaches
     hours: Dict[str, float]  # device → what a run is declared to take
-    timed_with: str  # runs of which the time of one tells that of the others
+    timed_with: str  # key under which run times are comparable
 
     @abstractmethod
     def methods(self) -> List[str]:

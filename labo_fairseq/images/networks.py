@@ -217,7 +217,7 @@ def find_network(name: str) -> Callable[..., nn.Module]:
 
 
 def network_defaults(name: str) -> Dict[str, object]:
-    """The settings of a network beside its classes and channels, with their defaults."""
+    """The settings of a network other than its classes and channels, with their defaults."""
     parameters = inspect.signature(find_network(name)).parameters.values()
     return {
         each.name: each.default for each in parameters if each.default is not each.empty and each.name != "channels"

@@ -33,7 +33,7 @@ class TokenTerms(NamedTuple):
 
 
 class Quantity(NamedTuple):
-    """What a method's terms tell beside loss and nll, of which a training logs the mean over the tokens."""
+    """A per-token quantity, logged as its mean over tokens in addition to loss and nll."""
 
     label: str  # in figures
     unit: str = ""  # in the log; "bits": the terms are in nats
@@ -49,7 +49,7 @@ class Rows(NamedTuple):
 
     @classmethod
     def of(cls, logits: Tensor, target: Tensor, ignored: Tensor, *beside: Tensor) -> "Rows":
-        """Of all tensors in a row, as autograd wants them."""
+        """Build from the flat argument list of autograd.Function.apply."""
         return cls(logits, target, ignored, beside)
 
     @property
@@ -151,9 +151,9 @@ class BlockKernel:
 
     block: Block
     fields: int
-    #: how many rows in a row make one loss
+    #: number of consecutive rows that form one loss term; chunks never split them
     rows_together: ClassVar[int] = 1
-    #: what the loss of a row is most often multiplied by in the sum that is differentiated, not 0
+    #: expected upstream gradient per row (nonzero); if it matches, backward needs no rescaling pass
     usual_scale: float = 1.0
 
     def reduce(

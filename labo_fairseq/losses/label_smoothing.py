@@ -14,7 +14,7 @@ from .labo import LaboTerms, UniformSmoothing, labo_log_posterior_with, labo_ter
 
 
 def smoothing_over_others(epsilon: float, k: int) -> UniformSmoothing:
-    """fairseq's label smoothing, which spreads ``epsilon`` over the K − 1 classes beside the target.
+    """fairseq's label smoothing, which spreads ``epsilon`` over the K − 1 classes other than the target.
 
     Eq. 1 spreads α over all K classes: its α is the larger one.
     """
@@ -28,7 +28,7 @@ def smoothed_terms(
 
     Args:
         logits, target, ignore_index: see :func:`.labo.labo_terms`.
-        epsilon: the mass in [0, 1) of the classes beside the target; 0 is cross-entropy.
+        epsilon: the mass in [0, 1) of the classes other than the target; 0 is cross-entropy.
 
     Raises:
         ValueError: an option out of range, shapes that do not fit, or fewer than two classes.
@@ -58,8 +58,8 @@ def label_smoothing_log_posterior(logits: Tensor, label_smoothing: float = 0.1, 
     Args:
         logits: (…, K), float16, bfloat16, float32 or float64; those of −inf stay −inf.
         label_smoothing: the mass ε of the training, in [0, 1).
-        over_others: the training spread ε over the K − 1 classes beside the target, as fairseq does, and not over
-            all K, as :class:`torch.nn.CrossEntropyLoss` does.
+        over_others: the training spread ε over the K − 1 classes other than the target, as fairseq does, and not
+            over all K, as :class:`torch.nn.CrossEntropyLoss` does.
 
     Returns:
         (…, K), float32, or float64 for float64; see :mod:`.posterior` for its floor.

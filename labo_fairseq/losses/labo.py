@@ -141,7 +141,7 @@ def labo_terms(
         logits: (N, K), float16, bfloat16, float32 or float64. ``-inf`` masks a class. Sums are taken in
             float32 (float64 for float64), and so are the results.
         target: (N,), int64, class indices or ``ignore_index``; or (N, K), floating point, distributions over the
-            classes, constants, whose mean then takes the place of what is said of the ground truth.
+            classes, treated as constants; ``nll`` and ``p_star`` are then averages under this distribution.
         tau, alpha, rho: see :class:`LaboOptions`.
         ignore_index: targets of this value have no loss and no gradient; None ignores nothing.
 

@@ -52,8 +52,9 @@ class _TokenLoss(nn.Module):
     def log_posterior(self, logits: Tensor, dim: int = -1) -> Tensor:
         """Calibrated log-probabilities, in closed form, of a model that was trained with this loss.
 
-        The prediction of a regularized model is not what it believes; this undoes the difference exactly, with
-        nothing fitted. It is for evaluation and decoding, in the place of ``log_softmax``.
+        The prediction of a regularized model is not what it believes; this inverts the objective, with nothing
+        fitted, and keeps 1 % of the prediction, so that no class becomes impossible (see :mod:`.posterior`). It is
+        for evaluation and decoding, in the place of ``log_softmax``.
 
         Args:
             logits: any shape.

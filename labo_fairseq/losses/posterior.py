@@ -13,8 +13,9 @@ gradient, Σ_k y_k·∂R_k/∂z, is 0, and this equation can be solved for ``y``
     anti-focal loss      y ∝ p / ((1+αp)^γ + γα·p·(1+αp)^(γ−1)·log p)
 
 A prediction that is no minimum may give classes less than nothing. They are clipped at 0, and the rest is normalized.
-So that no class that has a finite logit is impossible, the answer is mixed with the prediction: (1−ε)·y + ε·p,
-ε = :data:`FLOOR`. The order of classes stays as well, also among those that were clipped.
+So that no class that has a finite logit is impossible, the result is mixed with the prediction: (1−f)·y + f·p,
+f = :data:`FLOOR`; cross-entropy needs none. Where y keeps the order of the classes, so does the result, also among
+those that were clipped.
 """
 
 import math
@@ -33,7 +34,7 @@ from .blockwise import (
     row_blocks,
 )
 
-#: the share ε of the prediction in the answer: the largest that leaves the calibration error as it is
+#: the share f of the prediction in the result: the largest that hardly changes the calibration error
 #: (benchmarks/posterior.py, docs/calibration.md)
 FLOOR = 1e-2
 
@@ -108,7 +109,7 @@ def _log_posterior(
     # Nothing is left of a prediction that is as good as certain, whose α rounds to 1: it stays what it is.
     gone = total == 0
     total = total.masked_fill(gone, 1.0)
-    # (1−ε)·y/Σy + ε·e/s, less the factor (1−ε)/Σy
+    # (1−f)·y/Σy + f·e/s, less the factor (1−f)/Σy
     mixed = add_product(y, o.e, FLOOR / (1 - FLOOR) * total / o.s)
     log_y = mixed.log_() if may_overwrite() else mixed.log()
     factor = ((1 - FLOOR) / total).log() - gone.to(z.dtype) * math.log(FLOOR)

@@ -63,7 +63,7 @@ def plot_training(
     """Draw the curves of ``log`` into ``figure_path`` (PNG); False where matplotlib is not installed.
 
     Args:
-        quantities: name in the log → what the method logs beside loss and nll; those of one unit share a panel.
+        quantities: name in the log → what the method logs in addition to loss and nll; those of one unit share a panel.
     """
     curves = read_curves(log)
     known = quantities or {}
@@ -100,7 +100,7 @@ def compared_panels(runs: Dict[str, Curves], quantities: Dict[str, Quantity]) ->
     """Title, kind and name of the curves that at least one of ``runs`` has.
 
     Args:
-        quantities: name in the log → what the methods of these runs log beside loss and nll.
+        quantities: name in the log → what the methods of these runs log in addition to loss and nll.
     """
     own = ((f"training: {_title(*quantity)}", "train", name) for name, quantity in quantities.items())
     return [panel for panel in (*_COMPARED, *own) if any(curves[panel[1]].get(panel[2]) for curves in runs.values())]

@@ -572,7 +572,7 @@ def test_a_grid_of_images_is_run_tabulated_and_compared(smoke, monkeypatch, caps
         assert line["score"] == pytest.approx(scores[line["metric"]])
     for arguments, message in (
         (("--metrics", "ECE"), "ECE is no mean over images, so its differences cannot be tested"),
-        (("--metrics", "bleu"), "unknown score of images 'bleu': choose from accuracy"),
+        (("--metrics", "bleu"), "unknown score for image runs 'bleu': choose from accuracy"),
         (("--test", "valid"), "has no test set 'valid'"),
     ):
         assert main(["compare", *two, *arguments]) == 1

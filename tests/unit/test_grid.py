@@ -164,7 +164,7 @@ def test_slurm_script_submits_every_run_once_and_teachers_first(write):
         ({"grid": [{**BLOCK, "methods": ["kd"]}]}, "method kd needs teachers"),
         ({"grid": [{**BLOCK, "teachers": ["ls"]}]}, "method ls takes no teachers"),
         ({"grid": [{**BLOCK, "methods": ["kd"], "teachers": ["ls"]}]}, "the teachers ls-seed1, ls-seed2 are no runs"),
-        ({"grid": [BLOCK, IMAGES]}, "a grid is of corpora or of data sets of images: write two"),
+        ({"grid": [BLOCK, IMAGES]}, "a grid must hold either corpora or data sets of images: write two grids"),
         ({"grid": [{**IMAGES, "corpus": "bible"}]}, "block 1 of the grid: unknown key corpus"),
         ({"grid": [{**IMAGES, "networks": ["resnet19"]}]}, "unknown network 'resnet19'"),
         ({"grid": [{**IMAGES, "dataset": "digit"}]}, "unknown data set 'digit'"),

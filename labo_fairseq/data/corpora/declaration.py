@@ -93,7 +93,7 @@ class Declaration:
 
     name: str
     title: str
-    folder: Path  # of its file, which paths are told from
+    folder: Path  # of its file, which paths are relative to
     archives: Dict[str, Archive]
     texts: Dict[Pair, Dict[str, Tuple[Part, ...]]]  # pair → split → where its text is; "text" where it is to be cut
     pairs: Tuple[Pair, ...]  # each is prepared once and serves both directions
@@ -204,7 +204,7 @@ def load_declaration(name: str, archive_dir: Optional[Path] = None) -> Declarati
 
 
 def parse_declaration(content: Any, name: str, folder: Path, shipped: bool = False) -> Declaration:
-    """The corpus that a mapping declares, whose paths are told from ``folder``.
+    """The corpus that a mapping declares, whose paths are relative to ``folder``.
 
     Raises:
         UserError: it declares none.

@@ -50,8 +50,8 @@ class Context(NamedTuple):
 class Method(nn.Module):
     """A training objective.
 
-    Parameters of a method are trained beside the network, see :meth:`parameter_group`; its buffers, parameters and
-    modules are part of the training's checkpoints.
+    Parameters of a method are trained together with the network, see :meth:`parameter_group`; its buffers, parameters
+    and modules are part of the training's checkpoints.
 
     Args:
         context: of the training; a subclass takes its options behind it, as keywords with defaults.

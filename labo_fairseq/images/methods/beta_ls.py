@@ -37,7 +37,7 @@ class BetaSmoothing(Method):
         return self.ranked_loss(logits, average, batch).mean(), logits
 
     def ranked_loss(self, logits: Tensor, average: Tensor, batch: Batch) -> Tensor:
-        """The loss (N,) of logits (N, K) beside those of the moving average."""
+        """The loss (N,) of logits (N, K), given those of the moving average."""
         probability = average.softmax(dim=-1).gather(-1, batch.target[:, None]).squeeze(-1)
         # the distribution function of Beta(β, 1) is x^β
         draws = torch.rand(len(logits), generator=batch.generator).pow(1 / self.beta).sort().values

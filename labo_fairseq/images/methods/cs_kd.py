@@ -36,6 +36,6 @@ class ClassWiseSelfDistillation(Method):
         return self.paired_loss(logits, partner, batch.target).mean(), logits
 
     def paired_loss(self, logits: Tensor, partner: Tensor, target: Tensor) -> Tensor:
-        """The loss (N,) of logits (N, K) beside those of the partners."""
+        """The loss (N,) of logits (N, K), given those of the partners."""
         distance = divergence(logits / self.temperature, (partner / self.temperature).softmax(dim=-1))
         return F.cross_entropy(logits, target, reduction="none") + self.weight * self.temperature**2 * distance
