@@ -343,6 +343,11 @@ REFUSED = {
     ),
     "a rho that is not a number": (nothing, f"{ANALYSE} --rho nan --out out", "rho must be in [0.5, 1], got nan"),
     "a language that is not the run's": (nothing, f"{ANALYSE} --source fr", "run does not translate from 'fr'"),
+    "no translation of the sentence": (
+        nothing,
+        "analyse labels run Hund --out out",
+        "run is a folder, not a sentence: TARGET is missing after RUN and SOURCE",
+    ),
     "no sentence": (nothing, "analyse labels run  dog --out out", "the de text is empty"),
     "a sentence of a megabyte": (nothing, f"analyse labels run {'x' * 10**6} dog --out out", "1,000,000 characters"),
     "no workers": (
