@@ -223,6 +223,31 @@ REFUSED = {
         CUSTOM.replace("train.de", "train.de.gz"),
         "train.de.gz cannot be read after line 0",
     ),
+    "files in the order of the other direction": (
+        nothing,
+        CUSTOM.replace("valid.de valid.en", "valid.en valid.de"),
+        "--valid valid.en valid.de is in the wrong order for de-en: write valid.de valid.en",
+    ),
+    "a packed file of the other language": (
+        write("train.en.gz", packed(b"word")),
+        CUSTOM.replace("train.de", "train.en.gz"),
+        "--train train.en.gz train.en: train.en.gz must be in de, but ends in .en",
+    ),
+    "a source as the target": (
+        write("other.de", "wort"),
+        CUSTOM.replace("test.en", "other.de"),
+        "--test test.de other.de: other.de must be in en, but ends in .de",
+    ),
+    "a file as both languages": (
+        nothing,
+        CUSTOM.replace("train.en", "./train.de"),
+        "--train train.de train.de: the same file twice; name two, SOURCE TARGET",
+    ),
+    "plain text in one file": (
+        nothing,
+        CUSTOM.replace("train.de train.en", "train.de"),
+        "expected a tab between the two languages; one file with both must be TSV, TMX or zip, plain text takes two",
+    ),
     "one language": (nothing, CUSTOM.replace("de-en", "de-de"), "'de-de' is no direction"),
     "no direction": (nothing, CUSTOM.replace("de-en", "german"), "'german' is no direction"),
     "no training set": (nothing, "prepare custom de-en", "no train set: name its files with --train"),
@@ -235,6 +260,20 @@ REFUSED = {
         "test.de is a file: name another folder",
     ),
     "a folder below a file": (nothing, CUSTOM.replace("--folder new", "--folder test.de/x"), "test.de"),
+    **{
+        f"a folder that cannot be made: {arguments[:14]}": (
+            make,
+            arguments,
+            "cannot be made there: choose another folder",
+        )
+        for make, arguments in (
+            (nothing, CUSTOM.replace("--folder new", "--folder /proc/x/data")),
+            (nothing, CUSTOM.replace("prepare", "run").replace("--folder new", "--folder /proc/x")),
+            (nothing, "report run --out /proc/x"),
+            (nothing, f"{ANALYSE} --out /proc/x"),
+            (grid(), "experiment grid.yaml --folder /proc/x"),
+        )
+    },
     "a folder with files of one's own": (
         write("new/thesis.txt", "years of work"),
         CUSTOM,
