@@ -13,6 +13,7 @@ from ..data.corpora.declaration import Declaration, Training, load_declaration
 from ..data.corpora.sources import First
 from ..data.languages import language_token
 from ..data.moses import check_languages
+from ..data.overlap import warn_of_repeated_pairs
 from ..data.prepared_corpus import Prepared
 from ..data.preprocess import Recipe, prepare
 from ..data.preprocess_sentencepiece import SentencePieceRecipe, prepare_sentencepiece
@@ -159,8 +160,12 @@ def prepare_corpus(
                 "or delete it"
             )
         if isinstance(wanted, SentencePieceRecipe):
-            return prepare_sentencepiece({pair: load(pair) for pair in wanted.directions}, wanted, folder)
-        return prepare(load(wanted.languages), wanted, folder)
+            prepare_sentencepiece({pair: load(pair) for pair in wanted.directions}, wanted, folder)
+        else:
+            prepare(load(wanted.languages), wanted, folder)
+        for direction in () if setup.corpus.shipped else setup.directions:
+            warn_of_repeated_pairs(prepared, direction)
+        return prepared
 
 
 def run_config(setup: Setup, method: str, seed: int, overrides: Sequence[str] = (), smoke: bool = False) -> Config:
