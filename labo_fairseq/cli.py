@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, Optional
 from . import __version__
 from .cli_types import BEAM, PROCESSES, SEED, Help, Parser, finite, length_penalty, whole
 from .errors import UserError, told
-from .files import image_methods, methods, shipped_corpora, shipped_datasets
+from .files import image_methods, make_folder, methods, shipped_corpora, shipped_datasets
 from .images import is_dataset
 
 if TYPE_CHECKING:
@@ -345,6 +345,7 @@ def _experiment_run(args: argparse.Namespace) -> None:
     show_plan(chosen, args.folder, workers)
     if args.dry_run:
         return
+    make_folder(args.folder)
     schedule = Schedule(chosen, args.folder, workers)
     failed = schedule.complete()
     if failed:

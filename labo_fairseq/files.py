@@ -63,6 +63,18 @@ def check_folder(folder: Path, special: Sequence[str]) -> Path:
     return folder
 
 
+def make_folder(folder: Path, exist_ok: bool = True) -> None:
+    """Make ``folder`` and those above it.
+
+    Raises:
+        UserError: the file system has no place for it, such as ``/proc``; it may refuse otherwise with an OSError.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=exist_ok)
+    except FileNotFoundError:
+        raise UserError(f"the folder {folder} cannot be made there: choose another folder") from None
+
+
 @contextmanager
 def scratch_folder(path: Path) -> Iterator[Path]:
     """An empty folder at ``path`` until the block ends; what a killed process left there is removed first.
@@ -70,7 +82,7 @@ def scratch_folder(path: Path) -> Iterator[Path]:
     The caller sees to it that no other process is at work there, see :func:`locked`.
     """
     shutil.rmtree(path, ignore_errors=True)
-    path.mkdir(parents=True)
+    make_folder(path, exist_ok=False)
     try:
         yield path
     finally:
@@ -100,7 +112,7 @@ def atomic_directory(path: Path, check: Callable[[], None]) -> Iterator[Path]:
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
     """A temporary name for ``path``, with its ending, renamed when the block ends without an exception."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     work = path.with_name(f".{path.stem}.part{path.suffix}")
     try:
         yield work
@@ -145,7 +157,7 @@ def locked(folder: Path, wait: bool = False) -> Iterator[None]:
     Raises:
         UserError: another process has it, and ``wait`` is false.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with open(folder / ".lock", "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))

@@ -13,7 +13,7 @@ from ..analysis.calibration import Bin, expected_calibration_error, predictions,
 from ..analysis.labels import Labeling, Position, label_positions
 from ..errors import UserError
 from ..evaluation.runs import read_json
-from ..files import atomic_write, write_json
+from ..files import atomic_write, make_folder, write_json
 from ..reporting.figure import PALETTE, Figure, legend_above, line_style, plain, save_png
 from ..reporting.html import Block, Paragraph, Section, page
 from ..reporting.table import Table
@@ -54,7 +54,7 @@ def write_image_report(runs: Sequence[ImageRun], folder: Path) -> Path:
     ]
     baseline = next(iter(systems))
     title = f"{first.config['dataset']}, {first.config['network']['name']}"
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     path = folder / "report.html"
     text = f"Runs on the same images; {baseline} is the baseline."
     with atomic_write(path) as part:
