@@ -366,7 +366,7 @@ def _add_config(commands) -> None:
     parser.add_argument("name", help="CORPUS_DIRECTION_METHOD, such as wmt14_en-de_labo")
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="more settings, e.g. criterion.tau=1.15")
     parser.add_argument(
-        "--data", type=Path, required=True, metavar="DIR", help="directory that 'labo-fairseq prepare' made"
+        "--data", type=Path, required=True, metavar="DIR", help="directory that 'labo-fairseq prepare' made or printed"
     )
     parser.add_argument("--save-dir", type=Path, required=True, metavar="DIR", help="directory for the checkpoints")
     parser.add_argument(
@@ -378,7 +378,7 @@ def _add_config(commands) -> None:
 
 
 def _config(args: argparse.Namespace) -> None:
-    from .data.prepared_corpus import Prepared
+    from .data.prepared_corpus import find_prepared
     from .experiments.config import for_workers, to_yaml, with_paths, with_teachers
     from .experiments.recipes import compose
 
@@ -386,7 +386,7 @@ def _config(args: argparse.Namespace) -> None:
     config = for_workers(composed, args.workers)
     if args.precision != "fp32":
         config["common"][args.precision] = True
-    print(to_yaml(with_paths(config, Prepared(args.data), args.save_dir)), end="")
+    print(to_yaml(with_paths(config, find_prepared(args.data), args.save_dir)), end="")
 
 
 def _add_evaluate(commands) -> None:

@@ -323,5 +323,15 @@ def test_the_installed_package_is_a_user_dir_from_anywhere(data, wheel, tmp_path
         done = run(*arguments, env=environment if cwd == tmp_path else {}, cwd=cwd)
         assert done.returncode == 0, done.stdout[-3000:]
         shutil.rmtree(tmp_path / "save")
-    done = run(*labo, "config", "multi30k_de-en_labo", "--data", "d", "--save-dir", "s", env=environment, cwd=tmp_path)
+    done = run(
+        *labo,
+        "config",
+        "multi30k_de-en_labo",
+        "--data",
+        data.binarized,
+        "--save-dir",
+        "s",
+        env=environment,
+        cwd=tmp_path,
+    )
     assert "_name: labo" in done.stdout
