@@ -170,7 +170,9 @@ def newest_run(folder: Path) -> Run:
     """
     results = sorted(folder.rglob("result.json"), key=lambda path: path.stat().st_mtime)
     if not results:
-        raise UserError(f"no finished run in {folder}: train one with 'bash scripts/run_demo.sh', or name its folder")
+        raise UserError(
+            f"no finished run in {folder}: train one with 'labo-fairseq run bible de-en', or name its folder"
+        )
     return load_run(results[-1].parent)
 
 

@@ -57,8 +57,8 @@ def test_everything_is_there(finished):
     test = (folder / "bible" / "data-de-en-smoke" / "raw" / "test.en").read_text(encoding="utf-8").splitlines()
     assert len(hypotheses) == len(test)
     assert not any("@@" in line for line in hypotheses)
-    *_, translate, script, model = shlex.split(shown.strip().splitlines()[-1])
-    assert (translate, script, model) == ("bash", "scripts/translate.sh", str(made))
+    *_, program, translate, model = shlex.split(shown.strip().splitlines()[-1])
+    assert (program, translate, model) == ("labo-fairseq", "translate", str(made))
 
 
 def test_again_repeats_nothing(finished):
