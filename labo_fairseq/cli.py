@@ -82,8 +82,13 @@ def _command(commands, name: str, run, summary: str, description: str = "") -> a
 
 
 def _add_training_options(parser: argparse.ArgumentParser) -> None:
+    of_text, of_images = set(methods()), set(image_methods())
     parser.add_argument(
-        "--criterion", default="labo", choices=sorted({*methods(), *image_methods()}), help="training method"
+        "--criterion",
+        default="labo",
+        choices=sorted(of_text | of_images),
+        help=f"training method; of images alone {', '.join(sorted(of_images - of_text))}; "
+        f"of text alone {', '.join(sorted(of_text - of_images))}",
     )
     parser.add_argument("--seed", type=SEED, default=1, help="random seed (initialization, dropout, batch order)")
     parser.add_argument(
