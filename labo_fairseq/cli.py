@@ -18,7 +18,7 @@ from .images import is_dataset
 
 if TYPE_CHECKING:
     from .analysis.base import Analysis
-    from .experiments.recipes import Setup
+    from .data.corpora.declaration import Declaration
 
 # Everything else is imported by the command that needs it: ``labo-fairseq user-dir`` must not wait for torch.
 
@@ -162,13 +162,14 @@ def _declare_custom(args: argparse.Namespace) -> Optional[Dict[str, Any]]:
     return declare(args.direction, files, *options)
 
 
-def _find_setup(args: argparse.Namespace, custom: Optional[Dict[str, Any]]) -> "Setup":
+def _find_corpus(args: argparse.Namespace, custom: Optional[Dict[str, Any]]) -> "Declaration":
+    from .data.archives import archive_folder
+    from .data.corpora.declaration import load_declaration
     from .experiments.custom import parse_custom
-    from .experiments.recipes import find, setup_of
 
     if custom is None:
-        return find(args.corpus, args.direction, args.archive_dir, args.smoke)
-    return setup_of(parse_custom(custom), args.direction, smoke=args.smoke)
+        return load_declaration(args.corpus, archive_folder(args.archive_dir))
+    return parse_custom(custom)
 
 
 def _add_prepare(commands) -> None:
@@ -186,9 +187,9 @@ def _add_prepare(commands) -> None:
 
 
 def _prepare(args: argparse.Namespace) -> None:
-    from .experiments.recipes import prepare_corpus
+    from .experiments.recipes import prepare_corpus, setup_of
 
-    setup = _find_setup(args, _declare_custom(args))
+    setup = setup_of(_find_corpus(args, _declare_custom(args)), args.direction, args.archive_dir, args.smoke)
     folder = args.folder or setup.data_folder(_RUNS, args.smoke)
     data = prepare_corpus(setup, folder, args.workers, args.archive_dir, args.smoke)
     for split, number in data.pairs.items():
@@ -223,7 +224,7 @@ def _run(args: argparse.Namespace) -> None:
     from .experiments.config import for_machines, with_teachers
     from .experiments.custom import write_corpus_file
     from .experiments.machines import machines_here
-    from .experiments.recipes import build_run, prepare_corpus, run_config
+    from .experiments.recipes import build_run, check_settings, prepare_corpus, run_config, setup_of
     from .experiments.run import complete, join
     from .experiments.summary import summarize
 
@@ -232,7 +233,10 @@ def _run(args: argparse.Namespace) -> None:
         return
     machines = machines_here(nodes=args.nodes, node=args.node, master=args.master)
     custom = _declare_custom(args)
-    setup = _find_setup(args, custom)
+    corpus = _find_corpus(args, custom)
+    # a mistake here is told before the text is read, which takes minutes where it is large
+    check_settings(corpus, args.direction, args.criterion, args.seed, args.settings, args.smoke)
+    setup = setup_of(corpus, args.direction, args.archive_dir, args.smoke)
     name = args.name or f"{args.criterion}-seed{args.seed}{'-smoke' if args.smoke else ''}"
     folder = setup.run_folder(args.folder, name)
     # what is wrong with the settings or the machine is said before the corpus is prepared

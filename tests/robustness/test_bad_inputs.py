@@ -399,6 +399,11 @@ REFUSED = {
         "config bible_de-en_labo --data d --save-dir s --workers 1000",
         "1000 workers would get",
     ),
+    "a configuration on no prepared text": (
+        nothing,
+        "config bible_de-en_labo --data run --save-dir s",
+        "run holds no prepared corpus: make it with 'labo-fairseq prepare'",
+    ),
     "a configuration that is not there": (nothing, "config x --data d --save-dir s", "no configuration 'x'"),
     "a negative seed": (
         nothing,
@@ -416,7 +421,8 @@ REFUSED = {
             "criterion.tau=abc": "could not be converted to Float",
             "criterion.rho=inf": "rho must be in [0.5, 1], got inf",
             "criterion.alpha=2": "alpha must be 'adaptive' or a number in [0, 1], got 2",
-            "criterion.taux=1": "Key 'taux' not in 'LaboConfig'",
+            "criterion.tua=1": "there is no setting criterion.tua: choose from alpha, ",
+            "optimization.lrr=1": "there is no setting optimization.lrr: choose from ",
             "criterion.smoothing_warmup_steps=-1": "smoothing-warmup-steps must be ≥ 0, got -1",
             "criterion.label_smoothing=1": "label-smoothing must be in [0, 1), got 1.0",
             "criterion._name=x": "there is no criterion 'x'",
@@ -431,7 +437,7 @@ REFUSED = {
             "optimization.max_update=0": "optimization.max_update or optimization.max_epoch must be",
             "optimization.update_freq=2": "optimization.update_freq must be one whole number",
             "optimization.lr=[nan]": "optimization.lr must be numbers above 0",
-            "criterionn.tau=1": "Key 'criterionn' not in 'FairseqConfig'",
+            "criterionn.tau=1": "there is no group criterionn of settings: choose from ",
             "checkpoint.no_save=true": "checkpoint.no_save leaves no checkpoint to resume from or to score",
             "checkpoint.no_last_checkpoints=true": "checkpoint.no_last_checkpoints leaves no checkpoint",
             "dataset.max_tokens=0": "dataset.max_tokens must be an integer of at least 1",
@@ -443,6 +449,17 @@ REFUSED = {
             "criterion.tau=[": "do not fit: while parsing",
             "--criterion kd": "distillation needs a teacher",
             "--criterion kd criterion.teacher_path=gone.pt": "no teacher gone.pt: train it first",
+        }.items()
+    },
+    **{
+        f"a mistake before a text that cannot be read: {option}": (
+            write("train.de", b"\xff"),
+            f"{CUSTOM.replace('prepare', 'run')} {option}",
+            message,
+        )
+        for option, message in {
+            "criterion.tua=1": "there is no setting criterion.tua: choose from alpha, ",
+            "--criterion maxsup": "unknown method 'maxsup': choose from ",
         }.items()
     },
     "no validation where the best checkpoint is scored": (
@@ -465,7 +482,7 @@ REFUSED = {
             ({"settings": {"criterion.tau": [float("nan")]}}, "block 1 of the grid: the settings criterion.tau=nan"),
             ({"settings": {"criterion.rho": [0.5, 0.1]}}, "rho must be in [0.5, 1], got 0.1"),
             ({"settings": {"optimization.update_freq": [2]}}, "optimization.update_freq must be one whole number"),
-            ({"settings": {5: [1]}}, "Key '5' not in 'FairseqConfig'"),
+            ({"settings": {5: [1]}}, "there is no group 5 of settings: choose from "),
             ({"seeds": [-1]}, "a seed must be an integer from 0 to 4294967295, got -1"),
             ({"seeds": [True]}, "4294967295, got True"),
             ({"hours": {"cpu": "long"}}, "hours of cpu is 'long': it must be a number above 0"),
@@ -493,7 +510,7 @@ REFUSED = {
     "a report of no run": (grid(), "experiment report grid.yaml --folder .", "no run of grid below . is finished"),
     # finished runs
     "no run": (nothing, "evaluate data", "no finished run in data: its result.json is not there"),
-    "no run anywhere": (nothing, "translate data", "no finished run in data: train one"),
+    "no run anywhere": (nothing, "translate data", "no finished run in data: train one with 'labo-fairseq run"),
     "a result that is cut": (cut("run/result.json"), "evaluate run", "run/result.json is damaged"),
     "a checkpoint that is cut": (
         cut("run/checkpoints/checkpoint_last.pt"),
