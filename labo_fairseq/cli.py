@@ -406,21 +406,21 @@ def _add_evaluate(commands) -> None:
         "score a finished run with another checkpoint, an average of checkpoints, or other decoding options",
     )
     parser.add_argument("folder", type=Path, metavar="RUN", help="directory of the run")
+    _add_decoding_options(parser)
+    parser.add_argument("--metrics", nargs="+", default=[], metavar="METRIC", help=f"more scores: {_METRIC_HELP}")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+
+def _add_decoding_options(parser: argparse.ArgumentParser) -> None:
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--checkpoint", default="best", choices=["best", "last"], help="checkpoint to score")
     which.add_argument(
-        "--average", type=whole(1), metavar="N", help="score the mean of the N newest checkpoints instead"
+        "--checkpoint", choices=["best", "last"], help="checkpoint to use (default: the one that the run has scored)"
     )
+    which.add_argument("--average", type=whole(1), metavar="N", help="use the mean of the N newest checkpoints instead")
     parser.add_argument("--beam", type=BEAM, default=5, metavar="N", help="beam size")
     parser.add_argument(
         "--lenpen", type=length_penalty, default=1.0, help="length penalty: above 1 favors longer translations"
     )
-    parser.add_argument("--metrics", nargs="+", default=[], metavar="METRIC", help=f"more scores: {_METRIC_HELP}")
-    _add_posterior(parser)
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-
-
-def _add_posterior(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--posterior", action="store_true", help="search with calibrated probabilities in place of the predictions"
     )
@@ -553,17 +553,19 @@ def _add_translate(commands) -> None:
     )
     parser.add_argument("folder", nargs="?", type=Path, default=_RUNS, help=_NEWEST_HELP)
     parser.add_argument("--source", default="", metavar="LANG", help="source language, if the run has several")
-    parser.add_argument("--beam", type=BEAM, default=5, metavar="N", help="beam size")
-    _add_posterior(parser)
+    _add_decoding_options(parser)
 
 
 def _translate(args: argparse.Namespace) -> None:
+    from .evaluation.evaluate import find_checkpoint
     from .evaluation.generate import Decoding
     from .evaluation.runs import direction_of, newest_run
     from .experiments.translate import translate
 
     run = newest_run(args.folder)
-    translate(run, direction_of(run, args.source), Decoding(args.beam, posterior=args.posterior))
+    direction = direction_of(run, args.source)
+    checkpoint = find_checkpoint(run, args.checkpoint, args.average)
+    translate(run, checkpoint, direction, Decoding(args.beam, args.lenpen, args.posterior))
 
 
 def _parse(argv: Optional[List[str]]) -> argparse.Namespace:

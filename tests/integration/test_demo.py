@@ -79,6 +79,12 @@ def test_other_settings_are_refused_in_one_line(finished):
     )
 
 
+def test_evaluate_takes_the_checkpoint_that_the_run_has_scored(finished):
+    done = run(LABO, "evaluate", finished[0] / MADE, "--beam", "1")
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "test  (checkpoint_last.pt, beam 1, lenpen 1)" in done.stdout
+
+
 def test_translate_gives_a_line_for_a_line(finished):
     done = subprocess.run(
         [LABO, "translate", str(finished[0])],
