@@ -11,8 +11,7 @@ import torch
 
 from ..analysis.calibration import Bin, expected_calibration_error, predictions, reliability
 from ..analysis.labels import Labeling, Position, label_positions
-from ..errors import UserError
-from ..evaluation.runs import read_json
+from ..evaluation.runs import read_json, refuse_repeated
 from ..files import atomic_write, make_folder, write_json
 from ..reporting.figure import PALETTE, Figure, legend_above, line_style, plain, save_png
 from ..reporting.html import Block, Paragraph, Section, page
@@ -90,9 +89,8 @@ def significance(runs: Sequence[ImageRun]) -> Dict[str, Any]:
 
 
 def _by_name(runs: Sequence[ImageRun]) -> Dict[str, ImageRun]:
+    refuse_repeated([run.folder for run in runs])
     paths = [run.folder.resolve() for run in runs]
-    if len(set(paths)) < len(paths):
-        raise UserError("a run is named twice")
     short = [path.name for path in paths]
     return dict(zip(short if len(set(short)) == len(short) else map(str, paths), runs))
 

@@ -358,15 +358,16 @@ REFUSED = {
     "a huge length penalty": (nothing, "evaluate run --lenpen 1e9", "must be between -10 and 10, got 1e9"),
     "the mean of nothing": (nothing, "evaluate run --average 0", "argument --average: must be an integer ≥"),
     "the mean of what is not there": (nothing, "evaluate run --average 100", "not 100"),
+    "the mean of what is not there to translate with": (nothing, "translate run --average 100", "not 100"),
     "a mean and one checkpoint": (
         nothing,
         "evaluate run --average 1 --checkpoint last",
         "argument --checkpoint: not allowed with argument --average",
     ),
     "no samples": (nothing, "compare run run --samples 0", "argument --samples: must be an integer ≥"),
-    "a run compared with itself": (nothing, "compare run run", "a comparison needs at least two"),
+    "a run compared with itself": (nothing, "compare run run", "the run run is named twice: name another one"),
     "one run to compare": (nothing, "compare run", "a comparison needs at least two runs"),
-    "a run twice": (nothing, "analyse frequency run run --out out", "a run is named twice"),
+    "a run twice": (nothing, "analyse frequency run run --out out", "the run run is named twice"),
     "no bins": (
         nothing,
         "analyse confidence run --bins 0",
