@@ -50,5 +50,5 @@ def _refuse_unknown(settings: Dict[str, Any], known: Any, group: str = "") -> No
     unknown = next((name for name in settings if name not in names), None)
     if unknown is not None:
         choices = ", ".join(sorted(name for name in names if not name.startswith("_")))
-        what = f"setting {group}.{unknown}" if group else f"group {unknown} of settings"
-        raise ValueError(f"there is no {what}: choose from {choices}")
+        what = f"setting {group}.{unknown}" if group else f"group of settings {unknown}"
+        raise ValueError(f"unknown {what}: choose from {choices}")

@@ -422,8 +422,8 @@ REFUSED = {
             "criterion.tau=abc": "could not be converted to Float",
             "criterion.rho=inf": "rho must be in [0.5, 1], got inf",
             "criterion.alpha=2": "alpha must be 'adaptive' or a number in [0, 1], got 2",
-            "criterion.tua=1": "there is no setting criterion.tua: choose from alpha, ",
-            "optimization.lrr=1": "there is no setting optimization.lrr: choose from ",
+            "criterion.tua=1": "unknown setting criterion.tua: choose from alpha, ",
+            "optimization.lrr=1": "unknown setting optimization.lrr: choose from ",
             "criterion.smoothing_warmup_steps=-1": "smoothing-warmup-steps must be ≥ 0, got -1",
             "criterion.label_smoothing=1": "label-smoothing must be in [0, 1), got 1.0",
             "criterion._name=x": "there is no criterion 'x'",
@@ -438,7 +438,7 @@ REFUSED = {
             "optimization.max_update=0": "optimization.max_update or optimization.max_epoch must be",
             "optimization.update_freq=2": "optimization.update_freq must be one whole number",
             "optimization.lr=[nan]": "optimization.lr must be numbers above 0",
-            "criterionn.tau=1": "there is no group criterionn of settings: choose from ",
+            "criterionn.tau=1": "unknown group of settings criterionn: choose from ",
             "checkpoint.no_save=true": "checkpoint.no_save leaves no checkpoint to resume from or to score",
             "checkpoint.no_last_checkpoints=true": "checkpoint.no_last_checkpoints leaves no checkpoint",
             "dataset.max_tokens=0": "dataset.max_tokens must be an integer of at least 1",
@@ -459,7 +459,7 @@ REFUSED = {
             message,
         )
         for option, message in {
-            "criterion.tua=1": "there is no setting criterion.tua: choose from alpha, ",
+            "criterion.tua=1": "unknown setting criterion.tua: choose from alpha, ",
             "--criterion maxsup": "unknown method 'maxsup': choose from ",
         }.items()
     },
@@ -483,7 +483,7 @@ REFUSED = {
             ({"settings": {"criterion.tau": [float("nan")]}}, "block 1 of the grid: the settings criterion.tau=nan"),
             ({"settings": {"criterion.rho": [0.5, 0.1]}}, "rho must be in [0.5, 1], got 0.1"),
             ({"settings": {"optimization.update_freq": [2]}}, "optimization.update_freq must be one whole number"),
-            ({"settings": {5: [1]}}, "there is no group 5 of settings: choose from "),
+            ({"settings": {5: [1]}}, "unknown group of settings 5: choose from "),
             ({"seeds": [-1]}, "a seed must be an integer from 0 to 4294967295, got -1"),
             ({"seeds": [True]}, "4294967295, got True"),
             ({"hours": {"cpu": "long"}}, "hours of cpu is 'long': it must be a number above 0"),
