@@ -270,6 +270,15 @@ def test_what_is_chosen_grows_with_the_corpus(tmp_path, capsys, pairs, model, ep
     assert 50 <= config["lr_scheduler"]["warmup_updates"] <= max(50, updates // 8)
 
 
+def test_a_smoke_test_says_what_it_trains(tmp_path, capsys):
+    for side, language in enumerate(("de", "en")):
+        (tmp_path / f"a.{language}").write_bytes(lines(side))
+    setup = find(corpus_file(tmp_path, SPLITS), "de-en", smoke=True)
+    updates = run_config(setup, "labo", 1, smoke=True)["optimization"]["max_update"]
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == f"mine: in a smoke test {updates} updates of a tiny model instead"
+
+
 def test_sizes_are_those_of_the_measured_corpus(tmp_path):
     """fairseq makes 84 updates in each epoch of multi30k8k, whose training the tier follows."""
     pairs = islice(load_corpus("multi30k", "de", "en", campaign.shared("multi30k"))["train"], 8000)
