@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import shutil
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator, List, Sequence
 
@@ -154,13 +154,35 @@ def write_json(path: Path, value: Any) -> None:
 def locked(folder: Path, wait: bool = False) -> Iterator[None]:
     """``folder``, made if need be, for this process alone; the lock dies with the process.
 
+    A folder that was made here is removed if the block fails and has put nothing into it.
+
     Raises:
         UserError: another process has it, and ``wait`` is false.
     """
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
     make_folder(folder)
-    with open(folder / ".lock", "w") as file:
+    lock = folder / ".lock"
+    with open(lock, "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             raise UserError(f"another process is at work in {folder}: wait for it, or choose another folder") from None
-        yield
+        if not (lock.exists() and os.path.samestat(os.stat(lock), os.fstat(file.fileno()))):
+            # the process that had it has failed and removed it
+            with locked(folder, wait):
+                yield
+            return
+        try:
+            yield
+        except BaseException:
+            _remove_empty(made, lock)
+            raise
+
+
+def _remove_empty(folders: Sequence[Path], lock: Path) -> None:
+    """Remove nested ``folders``, the innermost first, where nothing but its ``lock`` is left in them."""
+    if folders and os.listdir(folders[0]) == [lock.name]:
+        lock.unlink()
+        with suppress(OSError):  # of the first that another process uses
+            for folder in folders:
+                folder.rmdir()
