@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, Dict, List, Optional
 from . import __version__
 from .cli_types import BEAM, PROCESSES, SEED, Help, Parser, finite, length_penalty, whole
 from .errors import UserError, told
-from .files import image_methods, methods, shipped_corpora, shipped_datasets
+from .files import image_methods, make_folder, methods, shipped_corpora, shipped_datasets
 from .images import is_dataset
 
 if TYPE_CHECKING:
     from .analysis.base import Analysis
-    from .experiments.recipes import Setup
+    from .data.corpora.declaration import Declaration
 
 # Everything else is imported by the command that needs it: ``labo-fairseq user-dir`` must not wait for torch.
 
@@ -82,8 +82,13 @@ def _command(commands, name: str, run, summary: str, description: str = "") -> a
 
 
 def _add_training_options(parser: argparse.ArgumentParser) -> None:
+    of_text, of_images = set(methods()), set(image_methods())
     parser.add_argument(
-        "--criterion", default="labo", choices=sorted({*methods(), *image_methods()}), help="training method"
+        "--criterion",
+        default="labo",
+        choices=sorted(of_text | of_images),
+        help=f"training method; of images alone {', '.join(sorted(of_images - of_text))}; "
+        f"of text alone {', '.join(sorted(of_text - of_images))}",
     )
     parser.add_argument("--seed", type=SEED, default=1, help="random seed (initialization, dropout, batch order)")
     parser.add_argument(
@@ -157,13 +162,14 @@ def _declare_custom(args: argparse.Namespace) -> Optional[Dict[str, Any]]:
     return declare(args.direction, files, *options)
 
 
-def _find_setup(args: argparse.Namespace, custom: Optional[Dict[str, Any]]) -> "Setup":
+def _find_corpus(args: argparse.Namespace, custom: Optional[Dict[str, Any]]) -> "Declaration":
+    from .data.archives import archive_folder
+    from .data.corpora.declaration import load_declaration
     from .experiments.custom import parse_custom
-    from .experiments.recipes import find, setup_of
 
     if custom is None:
-        return find(args.corpus, args.direction, args.archive_dir, args.smoke)
-    return setup_of(parse_custom(custom), args.direction, smoke=args.smoke)
+        return load_declaration(args.corpus, archive_folder(args.archive_dir))
+    return parse_custom(custom)
 
 
 def _add_prepare(commands) -> None:
@@ -181,9 +187,9 @@ def _add_prepare(commands) -> None:
 
 
 def _prepare(args: argparse.Namespace) -> None:
-    from .experiments.recipes import prepare_corpus
+    from .experiments.recipes import prepare_corpus, setup_of
 
-    setup = _find_setup(args, _declare_custom(args))
+    setup = setup_of(_find_corpus(args, _declare_custom(args)), args.direction, args.archive_dir, args.smoke)
     folder = args.folder or setup.data_folder(_RUNS, args.smoke)
     data = prepare_corpus(setup, folder, args.workers, args.archive_dir, args.smoke)
     for split, number in data.pairs.items():
@@ -218,7 +224,7 @@ def _run(args: argparse.Namespace) -> None:
     from .experiments.config import for_machines, with_teachers
     from .experiments.custom import write_corpus_file
     from .experiments.machines import machines_here
-    from .experiments.recipes import build_run, prepare_corpus, run_config
+    from .experiments.recipes import build_run, check_settings, prepare_corpus, run_config, setup_of
     from .experiments.run import complete, join
     from .experiments.summary import summarize
 
@@ -227,7 +233,10 @@ def _run(args: argparse.Namespace) -> None:
         return
     machines = machines_here(nodes=args.nodes, node=args.node, master=args.master)
     custom = _declare_custom(args)
-    setup = _find_setup(args, custom)
+    corpus = _find_corpus(args, custom)
+    # a mistake here is told before the text is read, which takes minutes where it is large
+    check_settings(corpus, args.direction, args.criterion, args.seed, args.settings, args.smoke)
+    setup = setup_of(corpus, args.direction, args.archive_dir, args.smoke)
     name = args.name or f"{args.criterion}-seed{args.seed}{'-smoke' if args.smoke else ''}"
     folder = setup.run_folder(args.folder, name)
     # what is wrong with the settings or the machine is said before the corpus is prepared
@@ -345,6 +354,7 @@ def _experiment_run(args: argparse.Namespace) -> None:
     show_plan(chosen, args.folder, workers)
     if args.dry_run:
         return
+    make_folder(args.folder)
     schedule = Schedule(chosen, args.folder, workers)
     failed = schedule.complete()
     if failed:
@@ -365,7 +375,7 @@ def _add_config(commands) -> None:
     parser.add_argument("name", help="CORPUS_DIRECTION_METHOD, such as wmt14_en-de_labo")
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="more settings, e.g. criterion.tau=1.15")
     parser.add_argument(
-        "--data", type=Path, required=True, metavar="DIR", help="directory that 'labo-fairseq prepare' made"
+        "--data", type=Path, required=True, metavar="DIR", help="directory that 'labo-fairseq prepare' made or printed"
     )
     parser.add_argument("--save-dir", type=Path, required=True, metavar="DIR", help="directory for the checkpoints")
     parser.add_argument(
@@ -377,7 +387,7 @@ def _add_config(commands) -> None:
 
 
 def _config(args: argparse.Namespace) -> None:
-    from .data.prepared_corpus import Prepared
+    from .data.prepared_corpus import find_prepared
     from .experiments.config import for_workers, to_yaml, with_paths, with_teachers
     from .experiments.recipes import compose
 
@@ -385,7 +395,7 @@ def _config(args: argparse.Namespace) -> None:
     config = for_workers(composed, args.workers)
     if args.precision != "fp32":
         config["common"][args.precision] = True
-    print(to_yaml(with_paths(config, Prepared(args.data), args.save_dir)), end="")
+    print(to_yaml(with_paths(config, find_prepared(args.data), args.save_dir)), end="")
 
 
 def _add_evaluate(commands) -> None:
@@ -396,21 +406,21 @@ def _add_evaluate(commands) -> None:
         "score a finished run with another checkpoint, an average of checkpoints, or other decoding options",
     )
     parser.add_argument("folder", type=Path, metavar="RUN", help="directory of the run")
+    _add_decoding_options(parser)
+    parser.add_argument("--metrics", nargs="+", default=[], metavar="METRIC", help=f"more scores: {_METRIC_HELP}")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+
+def _add_decoding_options(parser: argparse.ArgumentParser) -> None:
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--checkpoint", default="best", choices=["best", "last"], help="checkpoint to score")
     which.add_argument(
-        "--average", type=whole(1), metavar="N", help="score the mean of the N newest checkpoints instead"
+        "--checkpoint", choices=["best", "last"], help="checkpoint to use (default: the one that the run has scored)"
     )
+    which.add_argument("--average", type=whole(1), metavar="N", help="use the mean of the N newest checkpoints instead")
     parser.add_argument("--beam", type=BEAM, default=5, metavar="N", help="beam size")
     parser.add_argument(
         "--lenpen", type=length_penalty, default=1.0, help="length penalty: above 1 favors longer translations"
     )
-    parser.add_argument("--metrics", nargs="+", default=[], metavar="METRIC", help=f"more scores: {_METRIC_HELP}")
-    _add_posterior(parser)
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-
-
-def _add_posterior(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--posterior", action="store_true", help="search with calibrated probabilities in place of the predictions"
     )
@@ -543,17 +553,19 @@ def _add_translate(commands) -> None:
     )
     parser.add_argument("folder", nargs="?", type=Path, default=_RUNS, help=_NEWEST_HELP)
     parser.add_argument("--source", default="", metavar="LANG", help="source language, if the run has several")
-    parser.add_argument("--beam", type=BEAM, default=5, metavar="N", help="beam size")
-    _add_posterior(parser)
+    _add_decoding_options(parser)
 
 
 def _translate(args: argparse.Namespace) -> None:
+    from .evaluation.evaluate import find_checkpoint
     from .evaluation.generate import Decoding
     from .evaluation.runs import direction_of, newest_run
     from .experiments.translate import translate
 
     run = newest_run(args.folder)
-    translate(run, direction_of(run, args.source), Decoding(args.beam, posterior=args.posterior))
+    direction = direction_of(run, args.source)
+    checkpoint = find_checkpoint(run, args.checkpoint, args.average)
+    translate(run, checkpoint, direction, Decoding(args.beam, args.lenpen, args.posterior))
 
 
 def _parse(argv: Optional[List[str]]) -> argparse.Namespace:

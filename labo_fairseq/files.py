@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import shutil
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator, List, Sequence
 
@@ -63,6 +63,18 @@ def check_folder(folder: Path, special: Sequence[str]) -> Path:
     return folder
 
 
+def make_folder(folder: Path, exist_ok: bool = True) -> None:
+    """Make ``folder`` and those above it.
+
+    Raises:
+        UserError: the file system has no place for it, such as ``/proc``; it may refuse otherwise with an OSError.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=exist_ok)
+    except FileNotFoundError:
+        raise UserError(f"the folder {folder} cannot be made there: choose another folder") from None
+
+
 @contextmanager
 def scratch_folder(path: Path) -> Iterator[Path]:
     """An empty folder at ``path`` until the block ends; what a killed process left there is removed first.
@@ -70,7 +82,7 @@ def scratch_folder(path: Path) -> Iterator[Path]:
     The caller sees to it that no other process is at work there, see :func:`locked`.
     """
     shutil.rmtree(path, ignore_errors=True)
-    path.mkdir(parents=True)
+    make_folder(path, exist_ok=False)
     try:
         yield path
     finally:
@@ -100,7 +112,7 @@ def atomic_directory(path: Path, check: Callable[[], None]) -> Iterator[Path]:
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
     """A temporary name for ``path``, with its ending, renamed when the block ends without an exception."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     work = path.with_name(f".{path.stem}.part{path.suffix}")
     try:
         yield work
@@ -142,13 +154,35 @@ def write_json(path: Path, value: Any) -> None:
 def locked(folder: Path, wait: bool = False) -> Iterator[None]:
     """``folder``, made if need be, for this process alone; the lock dies with the process.
 
+    A folder that was made here is removed if the block fails and has put nothing into it.
+
     Raises:
         UserError: another process has it, and ``wait`` is false.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w") as file:
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    make_folder(folder)
+    lock = folder / ".lock"
+    with open(lock, "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             raise UserError(f"another process is at work in {folder}: wait for it, or choose another folder") from None
-        yield
+        if not (lock.exists() and os.path.samestat(os.stat(lock), os.fstat(file.fileno()))):
+            # the process that had it has failed and removed it
+            with locked(folder, wait):
+                yield
+            return
+        try:
+            yield
+        except BaseException:
+            _remove_empty(made, lock)
+            raise
+
+
+def _remove_empty(folders: Sequence[Path], lock: Path) -> None:
+    """Remove nested ``folders``, the innermost first, where nothing but its ``lock`` is left in them."""
+    if folders and os.listdir(folders[0]) == [lock.name]:
+        lock.unlink()
+        with suppress(OSError):  # of the first that another process uses
+            for folder in folders:
+                folder.rmdir()

@@ -1,5 +1,6 @@
 """The label that each token of a translation would be trained with: figure 1c of the paper."""
 
+import os
 from argparse import ArgumentParser, Namespace
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -22,6 +23,7 @@ from ..reporting.table import Table
 from .base import Analysis, AnalysisResult
 from .teacher_forcing import TeacherForcedModel
 
+_RUNS = Path("runs")
 _PANELS = 4  # in a row
 _EXAMPLE = range(5, 11)  # words of the sentence that the report shows
 _COLORS = {"one-hot": "#999999", "label smoothing": PALETTE[0], "LABO": PALETTE[1]}
@@ -235,7 +237,7 @@ class LabelsAnalysis(Analysis):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         newest = "directory of the run, or one above it: then the newest run there"
-        parser.add_argument("folder", nargs="?", type=Path, default=Path("runs"), metavar="RUN", help=newest)
+        parser.add_argument("folder", nargs="?", type=Path, default=_RUNS, metavar="RUN", help=newest)
         parser.add_argument("source_text", metavar="SOURCE", help="a sentence, as in the raw text")
         parser.add_argument("target_text", metavar="TARGET", help="its translation")
         parser.add_argument("--source", default="", metavar="LANG", help="language of SOURCE, if the run has several")
@@ -245,6 +247,9 @@ class LabelsAnalysis(Analysis):
         parser.add_argument("--rho", type=float, help="ρ of the adaptive α (default: the run's, or 0.5)")
 
     def runs(self, args: Namespace) -> List[Run]:
+        # of two words, argparse takes the first for SOURCE
+        if args.folder == _RUNS and os.path.isdir(args.source_text):
+            raise UserError(f"{args.source_text} is a folder, not a sentence: TARGET is missing after RUN and SOURCE")
         return [newest_run(args.folder)]
 
     def options(self, args: Namespace) -> Dict[str, Any]:

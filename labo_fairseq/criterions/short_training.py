@@ -28,14 +28,19 @@ def _warning(get_iterator: Callable) -> Callable:
         warmup = getattr(getattr(criterion, "cfg", None), "smoothing_warmup_steps", 0)
         if warmup and not getattr(criterion, "told_of_length", False):
             criterion.told_of_length = True
-            _tell(criterion.name, warmup, updates_of(trainer.cfg.optimization, len(batches)))
+            optimization = trainer.cfg.optimization
+            updates = updates_of(optimization, len(batches))
+            ended = optimization.max_epoch and batches.next_epoch_idx > optimization.max_epoch
+            if not ended and trainer.get_num_updates() < updates:
+                _tell(criterion.name, warmup, updates)
         return batches
 
     return got
 
 
 def updates_of(optimization: Any, batches: int) -> float:
-    """How many updates a training makes at most: infinitely many where only ``--patience`` or a kill ends it.
+    """How many updates a training makes at most, also before it resumed: infinitely many where only ``--patience`` or a
+    kill ends it.
 
     Args:
         optimization: that section of fairseq's configuration.

@@ -173,6 +173,19 @@ class Prepared:
             raise UserError(f"{self.metadata} is damaged: prepare the corpus again, in another folder") from None
 
 
+def find_prepared(folder: Path) -> Prepared:
+    """The prepared corpus in ``folder``, or the one whose ``bin`` it is.
+
+    Raises:
+        UserError: there is none.
+    """
+    above = Prepared(folder.resolve().parent)
+    prepared = above if above.binarized == folder.resolve() and above.metadata.is_file() else Prepared(folder)
+    if prepared.metadata.is_file():
+        return prepared
+    raise UserError(f"{folder} holds no prepared corpus: make it with 'labo-fairseq prepare'")
+
+
 def _made(path: Path) -> bool:
     """Whether ``path``, relative to the folder, is in :data:`_MADE`."""
     return any(path.match(pattern) and len(path.parts) == pattern.count("/") + 1 for pattern in _MADE)

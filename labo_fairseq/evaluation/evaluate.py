@@ -29,29 +29,44 @@ def evaluate(run: Run, checkpoint: Path, decoding: Decoding, folder: Path) -> Ev
     return Evaluation(checkpoint.name, decoding, tests)
 
 
+def find_checkpoint(run: Run, name: Optional[str], average: Optional[int]) -> Path:
+    """A checkpoint of a finished run: ``"best"`` or ``"last"``, None for the one that it has scored.
+
+    Args:
+        average: of so many newest checkpoints instead.
+
+    Raises:
+        UserError: it is not there or damaged.
+    """
+    checkpoint = run.checkpoints / f"checkpoint_{name or run.checkpoint_name}.pt"
+    if average is not None:
+        checkpoint = run.checkpoints / f"checkpoint_average{average}.pt"
+        if not checkpoint.exists():
+            newest = newest_checkpoints(run.checkpoints, average)
+            with locked(run.checkpoints, wait=True):  # translations need no lock, one file for two of them does
+                average_checkpoints(newest, checkpoint)
+    if not checkpoint.exists():
+        raise UserError(f"{checkpoint} is not there")
+    load_checkpoint(checkpoint)  # says in one line what fairseq would say in fifty
+    return checkpoint
+
+
 def evaluate_again(
-    run: Run, checkpoint_name: str, average: Optional[int], decoding: Decoding, metrics: Sequence[str] = ()
+    run: Run, checkpoint_name: Optional[str], average: Optional[int], decoding: Decoding, metrics: Sequence[str] = ()
 ) -> Evaluation:
     """Scores of a finished run with another checkpoint, search or metric, kept in addition to the first ones.
 
     Args:
-        checkpoint_name: ``"best"`` or ``"last"``.
-        average: of so many newest checkpoints instead.
+        checkpoint_name, average: see :func:`find_checkpoint`.
         metrics: keys or names of the registry, of metrics to add to the default ones.
 
     Raises:
         UserError: that checkpoint is not there or damaged, fairseq fails, or a metric cannot be computed.
     """
-    name = checkpoint_name if average is None else f"average{average}"
-    checkpoint = run.checkpoints / f"checkpoint_{name}.pt"
     wanted = [find_metric(key, run.data.scoring_for(run.directions[0][1])) for key in metrics]
     with locked(run.folder):
-        if average is not None and not checkpoint.exists():
-            average_checkpoints(newest_checkpoints(run.checkpoints, average), checkpoint)
-        if not checkpoint.exists():
-            raise UserError(f"{checkpoint} is not there")
-        load_checkpoint(checkpoint)  # says in one line what fairseq would say in fifty
-        folder = run.folder / "evaluations" / f"{name}-{decoding.folder_name}"
+        checkpoint = find_checkpoint(run, checkpoint_name, average)
+        folder = run.folder / "evaluations" / f"{checkpoint.stem.partition('_')[2]}-{decoding.folder_name}"
         path = folder / "scores.json"
         if not path.exists():
             write_json(path, evaluate(run, checkpoint, decoding, folder).to_json())

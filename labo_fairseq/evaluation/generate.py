@@ -13,7 +13,7 @@ from ..data.moses import detokenize
 from ..data.prepared_corpus import Prepared
 from ..data.types import Pair
 from ..errors import UserError
-from ..files import atomic_write, read_lines, write_lines
+from ..files import atomic_write, make_folder, read_lines, write_lines
 from ..subprocesses import USER_DIR, module_output
 
 _END = "labo_fairseq: end of a test set"
@@ -117,7 +117,7 @@ def translate_tests(data: Prepared, checkpoint: Path, tests: Sequence[TestSet], 
     ) as printed:
         for test in missing:
             log = generation_log(test.output)
-            log.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(log.parent)
             _keep(data, test, takewhile(lambda line: line != _END, printed), log)
         for _ in printed:  # how it ended comes after its last line
             pass

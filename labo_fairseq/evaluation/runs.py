@@ -170,7 +170,9 @@ def newest_run(folder: Path) -> Run:
     """
     results = sorted(folder.rglob("result.json"), key=lambda path: path.stat().st_mtime)
     if not results:
-        raise UserError(f"no finished run in {folder}: train one with 'bash scripts/run_demo.sh', or name its folder")
+        raise UserError(
+            f"no finished run in {folder}: train one with 'labo-fairseq run bible de-en', or name its folder"
+        )
     return load_run(results[-1].parent)
 
 
@@ -194,11 +196,18 @@ def runs_by_name(runs: Sequence[Run]) -> Dict[str, Run]:
         UserError: a run is there twice, or they were trained on different data.
     """
     refuse_unlike(runs)
+    refuse_repeated([run.folder for run in runs])
     paths = [run.folder.resolve() for run in runs]
-    if len(set(paths)) < len(paths):
-        raise UserError("a run is named twice")
     short = [path.name for path in paths]
     return dict(zip(short if len(set(short)) == len(short) else map(str, paths), runs))
+
+
+def refuse_repeated(folders: Sequence[Path]) -> None:
+    """UserError where a run is named twice."""
+    paths = [folder.resolve() for folder in folders]
+    for folder, path in zip(folders, paths):
+        if paths.count(path) > 1:
+            raise UserError(f"the run {folder} is named twice: name another one")
 
 
 def refuse_unlike(runs: Sequence[Run]) -> None:

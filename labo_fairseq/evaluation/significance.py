@@ -12,7 +12,7 @@ import numpy as np
 from ..data.types import Scoring
 from ..errors import UserError
 from .metrics import Metric, Translation, find_metric, score, sentence_statistics
-from .runs import Run, refuse_unlike
+from .runs import Run, refuse_repeated, refuse_unlike
 
 SAMPLES, SEED = 1000, 12345  # sacreBLEU's defaults
 _BLOCK = 1 << 22  # drawn sentences at a time
@@ -186,6 +186,7 @@ def compare_runs(
     """
     if len(runs) < 2:
         raise UserError("a comparison needs at least two runs")
+    refuse_repeated([run.folder for run in runs])
     first = runs[0]
     names = {
         first.data.split(split, *direction): (split, direction)

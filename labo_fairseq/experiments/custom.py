@@ -8,7 +8,9 @@ from typing import Any, Dict, List, Optional, Sequence
 import yaml
 
 from ..data.corpora.declaration import Declaration, parse_declaration
+from ..data.corpora.sources import without_packing
 from ..data.languages import parse_directions
+from ..data.types import Pair
 from ..errors import UserError
 from ..files import atomic_write
 from .recipes import Setup
@@ -31,7 +33,7 @@ def declare(
     Several training sets are joined, and so are several validation sets; test sets stay apart, each with a name.
 
     Raises:
-        UserError: a direction that is none, a split without files, too many files for one text.
+        UserError: a direction that is none, a split without files, too many files for one text, or the target's first.
     """
     directions = parse_directions(direction)
     if len(directions) > 1:
@@ -42,10 +44,12 @@ def declare(
     if validation_every and files.get("valid"):
         raise UserError("--valid and --validation-every exclude each other")
     splits: Dict[str, Any] = {
-        split: [_part(split, paths) for paths in files[split]] for split in ("train", "valid") if files.get(split)
+        split: [_part(split, paths, directions[0]) for paths in files[split]]
+        for split in ("train", "valid")
+        if files.get(split)
     }
     names = _test_names(files["test"])
-    splits.update({name: [_part("test", paths)] for name, paths in zip(names, files["test"])})
+    splits.update({name: [_part("test", paths, directions[0])] for name, paths in zip(names, files["test"])})
     preprocessing: Dict[str, Any] = {"subwords": subwords, "validation_every": validation_every}
     preprocessing = {key: value for key, value in preprocessing.items() if value is not None}
     if lowercase:
@@ -81,14 +85,34 @@ def write_corpus_file(content: Dict[str, Any], setup: Setup, path: Path) -> None
         part.write_text(yaml.safe_dump(chosen, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
-def _part(split: str, paths: Sequence[Path]) -> Dict[str, Any]:
+def _part(split: str, paths: Sequence[Path], direction: Pair) -> Dict[str, Any]:
     if len(paths) > 2:
         raise UserError(f"--{split} takes one file with both languages, or two files: got {len(paths)}")
     for path in paths:
         if not path.is_file():
             raise UserError(f"there is no file {path}")
+    if len(paths) == 2:
+        _check_order(split, paths[0], paths[1], direction)
     # a brace would begin a placeholder
     return {"file": [os.path.abspath(path).replace("{", "{{").replace("}", "}}") for path in paths]}
+
+
+def _check_order(split: str, source: Path, target: Path, direction: Pair) -> None:
+    """UserError where an ending says that a file is in the other language of ``direction``."""
+    if source.resolve() == target.resolve():
+        raise UserError(f"--{split} {source} {target}: the same file twice; name two, SOURCE TARGET")
+    endings = _language_of(source), _language_of(target)
+    if endings == direction[::-1]:
+        name = "-".join(direction)
+        raise UserError(f"--{split} {source} {target} is in the wrong order for {name}: write {target} {source}")
+    for path, ending, language, other in zip((source, target), endings, direction, direction[::-1]):
+        if ending == other:
+            raise UserError(f"--{split} {source} {target}: {path} must be in {language}, but ends in .{ending}")
+
+
+def _language_of(path: Path) -> str:
+    """What the ending of a file says that its language is."""
+    return without_packing(path).suffix[1:].lower().replace("-", "_")
 
 
 def _test_names(tests: Sequence[Sequence[Path]]) -> List[str]:

@@ -147,6 +147,7 @@ def load_grid(name: str, smoke: bool = False) -> Grid:
         raise UserError(f"no experiment {name!r}: name a YAML file, or one of {shipped}")
     content = load_yaml(path)
     try:
+        _refuse_keys_of_blocks(content)
         check_keys(content, _TOP, {"grid"})
         blocks = check_list(content["grid"], "grid")
         # a run that two blocks name is one run
@@ -168,6 +169,13 @@ def load_grid(name: str, smoke: bool = False) -> Grid:
         raise UserError(f"{path}: {error}") from None
     ordered = sorted(jobs, key=lambda job: bool(job.teachers))
     return Grid(path.stem, content.get("title", path.stem), baseline, tuple(ordered))
+
+
+def _refuse_keys_of_blocks(content: Any) -> None:
+    """UserError where the keys of a block stand beside ``grid``."""
+    misplaced = [key for key in (*_TRANSLATION, *_IMAGES, *_KEYS) if isinstance(content, dict) and key in content]
+    if misplaced:
+        raise UserError(f"{', '.join(misplaced)} must stand in the items of the list below grid:, not beside it")
 
 
 def result_of(job: Job, root: Path) -> Optional[RunResult]:

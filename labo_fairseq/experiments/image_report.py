@@ -11,9 +11,8 @@ import torch
 
 from ..analysis.calibration import Bin, expected_calibration_error, predictions, reliability
 from ..analysis.labels import Labeling, Position, label_positions
-from ..errors import UserError
-from ..evaluation.runs import read_json
-from ..files import atomic_write, write_json
+from ..evaluation.runs import read_json, refuse_repeated
+from ..files import atomic_write, make_folder, write_json
 from ..reporting.figure import PALETTE, Figure, legend_above, line_style, plain, save_png
 from ..reporting.html import Block, Paragraph, Section, page
 from ..reporting.table import Table
@@ -54,7 +53,7 @@ def write_image_report(runs: Sequence[ImageRun], folder: Path) -> Path:
     ]
     baseline = next(iter(systems))
     title = f"{first.config['dataset']}, {first.config['network']['name']}"
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     path = folder / "report.html"
     text = f"Runs on the same images; {baseline} is the baseline."
     with atomic_write(path) as part:
@@ -90,9 +89,8 @@ def significance(runs: Sequence[ImageRun]) -> Dict[str, Any]:
 
 
 def _by_name(runs: Sequence[ImageRun]) -> Dict[str, ImageRun]:
+    refuse_repeated([run.folder for run in runs])
     paths = [run.folder.resolve() for run in runs]
-    if len(set(paths)) < len(paths):
-        raise UserError("a run is named twice")
     short = [path.name for path in paths]
     return dict(zip(short if len(set(short)) == len(short) else map(str, paths), runs))
 

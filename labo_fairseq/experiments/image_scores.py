@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..evaluation.metrics import Score
-from ..evaluation.runs import RunResult
+from ..evaluation.runs import RunResult, refuse_repeated
 from ..evaluation.significance import SAMPLES, SEED, Compared, paired_p, resample_sums, spread
 from ..reporting.table import Table
 from .image_run import ImageRun
@@ -83,6 +83,7 @@ def compare_image_runs(runs: Sequence[ImageRun], metrics: Sequence[str] = (), sa
     """
     if len(runs) < 2:
         raise UserError("a comparison needs at least two runs")
+    refuse_repeated([run.folder for run in runs])
     refuse_other_images(runs)
     names = [find_image_metric(name) for name in metrics or (ACCURACY, "NLL")]
     return [line for name in names for line in compare_on(runs, name, samples)]

@@ -13,6 +13,7 @@ from ..data.corpora.declaration import Declaration, Training, load_declaration
 from ..data.corpora.sources import First
 from ..data.languages import language_token
 from ..data.moses import check_languages
+from ..data.overlap import warn_of_repeated_pairs
 from ..data.prepared_corpus import Prepared
 from ..data.preprocess import Recipe, prepare
 from ..data.preprocess_sentencepiece import SentencePieceRecipe, prepare_sentencepiece
@@ -22,7 +23,7 @@ from ..evaluation.runs import BEST, Run
 from ..files import SPECIAL_IN_DATA, check_folder, locked, methods, shipped_corpora
 from .config import Config, check_with_fairseq, has_warmup, merge_files
 from .run_directory import run_folder
-from .sizing import choose, is_open, measure, tokenizer_for, without_moses
+from .sizing import choose, is_open, measure, smallest_training, tokenizer_for, without_moses
 
 AnyRecipe = Union[Recipe, SentencePieceRecipe]
 
@@ -30,8 +31,9 @@ AnyRecipe = Union[Recipe, SentencePieceRecipe]
 _SMOKE_PAIRS = {True: 2000, False: 50}  # of a training set, of any other
 _SMOKE_UNITS, _SMOKE_VALIDATION = 1000, 20
 _SMOKE_CHARACTERS = 4000  # units, where each of thousands of characters is one
+_SMOKE_UPDATES = 30
 _SMOKE_SETTINGS = (
-    *("optimization.max_update=30", "dataset.max_tokens=1000", "optimization.update_freq=[1]"),
+    *(f"optimization.max_update={_SMOKE_UPDATES}", "dataset.max_tokens=1000", "optimization.update_freq=[1]"),
     "lr_scheduler.warmup_updates=10",  # learns when to end a sentence: else every translation is as long as may be
     *("model.encoder.layers=1", "model.decoder.layers=1", "model.encoder.embed_dim=64", "model.decoder.embed_dim=64"),
     *("common.log_interval=5", "checkpoint.save_interval_updates=10", "dataset.validate_interval_updates=30"),
@@ -40,14 +42,20 @@ _SMOKE_WARMUP = "criterion.smoothing_warmup_steps=15"
 
 
 @dataclass(frozen=True)
-class Setup:
-    """A corpus and a direction, with everything about them chosen."""
+class Plan:
+    """A corpus and a direction, with what a configuration depends on."""
 
     corpus: Declaration
     direction: str  # as folders are named
     directions: Tuple[Pair, ...]  # of the model
-    recipe: AnyRecipe
     training: Training
+
+
+@dataclass(frozen=True)
+class Setup(Plan):
+    """A corpus and a direction, with everything about them chosen."""
+
+    recipe: AnyRecipe
 
     def data_folder(self, root: Path, smoke: bool = False) -> Path:
         """Where the prepared text lies below ``root``."""
@@ -95,8 +103,22 @@ def setup_of(corpus: Declaration, direction: str, archive_dir: Optional[Path] = 
         texts = (read_corpus(corpus, pair, archive_dir)["train"] for pair in directions)
         size = measure(First(text, _SMOKE_PAIRS[True] if smoke else None) for text in texts)
         corpus = choose(corpus, directions, size)
+        if smoke:
+            print(f"{corpus.name}: in a smoke test {_SMOKE_UPDATES} updates of a tiny model instead", file=sys.stderr)
     assert corpus.training is not None
-    return Setup(corpus, name, directions, _recipe(corpus, directions), corpus.training)
+    return Setup(corpus, name, directions, corpus.training, _recipe(corpus, directions))
+
+
+def check_settings(
+    corpus: Declaration, direction: str, method: str, seed: int, overrides: Sequence[str] = (), smoke: bool = False
+) -> None:
+    """See that a run can have these settings, without a look at the text.
+
+    Raises:
+        UserError: see :func:`run_config`.
+    """
+    plan = Plan(corpus, *corpus.find(direction), corpus.training or smallest_training())
+    run_config(plan, method, seed, overrides, smoke)
 
 
 def _recipe(corpus: Declaration, directions: Tuple[Pair, ...]) -> AnyRecipe:
@@ -159,12 +181,16 @@ def prepare_corpus(
                 "or delete it"
             )
         if isinstance(wanted, SentencePieceRecipe):
-            return prepare_sentencepiece({pair: load(pair) for pair in wanted.directions}, wanted, folder)
-        return prepare(load(wanted.languages), wanted, folder)
+            prepare_sentencepiece({pair: load(pair) for pair in wanted.directions}, wanted, folder)
+        else:
+            prepare(load(wanted.languages), wanted, folder)
+        for direction in () if setup.corpus.shipped else setup.directions:
+            warn_of_repeated_pairs(prepared, direction)
+        return prepared
 
 
-def run_config(setup: Setup, method: str, seed: int, overrides: Sequence[str] = (), smoke: bool = False) -> Config:
-    """The configuration of one run: the set-up's training with a method of ``configs/criterion``.
+def run_config(plan: Plan, method: str, seed: int, overrides: Sequence[str] = (), smoke: bool = False) -> Config:
+    """The configuration of one run: the plan's training with a method of ``configs/criterion``.
 
     Raises:
         UserError: see :func:`merge_files`; or the settings leave nothing to score.
@@ -172,14 +198,14 @@ def run_config(setup: Setup, method: str, seed: int, overrides: Sequence[str] = 
     small: List[str] = list(_SMOKE_SETTINGS) if smoke else []
     if smoke and has_warmup(method):
         small.append(_SMOKE_WARMUP)
-    config = configuration(setup, method, overrides, [*small, f"common.seed={seed}"])
-    if setup.training.checkpoint == BEST and config["dataset"].get("disable_validation"):
+    config = configuration(plan, method, overrides, [*small, f"common.seed={seed}"])
+    if plan.training.checkpoint == BEST and config["dataset"].get("disable_validation"):
         raise UserError("dataset.disable_validation leaves no best checkpoint, which is the one scored: leave it out")
     return config
 
 
-def configuration(setup: Setup, method: str, overrides: Sequence[str] = (), own: Sequence[str] = ()) -> Config:
-    """The set-up's training with a method of ``configs/criterion``, and ``overrides`` on top.
+def configuration(plan: Plan, method: str, overrides: Sequence[str] = (), own: Sequence[str] = ()) -> Config:
+    """The plan's training with a method of ``configs/criterion``, and ``overrides`` on top.
 
     Args:
         own: overrides below those, of which fairseq is known to take them.
@@ -189,20 +215,21 @@ def configuration(setup: Setup, method: str, overrides: Sequence[str] = (), own:
     """
     if method not in methods():
         raise UserError(f"unknown method {method!r}: choose from {', '.join(methods())}")
-    if isinstance(setup.recipe, SentencePieceRecipe) and setup.recipe.multilingual:
+    if plan.directions == plan.corpus.multilingual:
         task = "multilingual"
-        languages = sorted({language for direction in setup.directions for language in direction})
+        languages = sorted({language for direction in plan.directions for language in direction})
         directions: Dict[str, Any] = {
-            "task.lang_pairs": ",".join(map("-".join, setup.directions)),
+            "task.lang_pairs": ",".join(map("-".join, plan.directions)),
             "task.langs": languages,
-            "task.encoder_langtok": language_token(setup.directions),
+            "task.encoder_langtok": language_token(plan.directions),
         }
     else:
-        task = "sentencepiece" if isinstance(setup.recipe, SentencePieceRecipe) else "bilingual"
-        directions = dict(zip(("task.source_lang", "task.target_lang"), setup.directions[0]))
-    groups = {"common": "default", "task": task, "optimizer": "adam_inverse_sqrt", **setup.training.groups}
-    config = merge_files(groups, method, {**directions, **setup.training.settings}, [*own, *overrides])
-    if overrides or not setup.corpus.shipped:
+        moses = tokenizer_for(plan.corpus.preprocessing, plan.directions) == "moses"
+        task = "bilingual" if moses else "sentencepiece"
+        directions = dict(zip(("task.source_lang", "task.target_lang"), plan.directions[0]))
+    groups = {"common": "default", "task": task, "optimizer": "adam_inverse_sqrt", **plan.training.groups}
+    config = merge_files(groups, method, {**directions, **plan.training.settings}, [*own, *overrides])
+    if overrides or not plan.corpus.shipped:
         check_with_fairseq(config, overrides)
     return config
 

@@ -17,7 +17,7 @@ from ..errors import UserError
 from ..evaluation.evaluate import evaluate
 from ..evaluation.generate import Decoding
 from ..evaluation.runs import Run, RunResult, TrainingCost
-from ..files import locked, write_json
+from ..files import locked, make_folder, write_json
 from ..reporting.training_log import parse_record, read_curves
 from ..subprocesses import run_module
 from .config import for_machines, to_yaml, with_paths
@@ -75,7 +75,7 @@ def join(run: Run, machines: Machines) -> None:
         last = run.checkpoints / "checkpoint_last.pt"
         made = load_checkpoint(last)["optimizer_history"][-1]["num_updates"] if last.exists() else 0
         folder = run.folder / f".node{machines.node}"
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         # its workers leave the progress to those of node 0
         _update(run, machines, made, folder, folder / "train.log")
 

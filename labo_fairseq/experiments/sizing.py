@@ -121,6 +121,11 @@ def _training(tier: Tier, size: Size) -> Tuple[Training, int]:
     ), updates
 
 
+def smallest_training() -> Training:
+    """What is chosen for the smallest text, where what is asked does not depend on the size."""
+    return _training(TIERS[0], Size(1, 1, 1, 1))[0]
+
+
 def without_moses(preprocessing: Preprocessing, directions: Tuple[Pair, ...]) -> Optional[str]:
     """Why text is not split by Moses' rules, where the declaration leaves it open; None where it is."""
     if preprocessing.tokenizer is not None or tokenizer_for(preprocessing, directions) == "moses":

@@ -36,7 +36,7 @@ def summarize(run: Run, result: RunResult) -> None:
     figure = draw(run)
     if figure is not None:
         print(f"{'figure':<18}{figure}")
-    print(f"\nTranslate your own lines:  bash scripts/translate.sh {shlex.quote(str(run.folder))}")
+    print(f"\nTranslate your own lines:  labo-fairseq translate {shlex.quote(str(run.folder))}")
 
 
 def show_scores(evaluation: Evaluation) -> None:

@@ -2,10 +2,10 @@
 
 import subprocess
 import sys
+from pathlib import Path
 from threading import Thread
 from typing import IO, List
 
-from ..checkpoints import load_checkpoint
 from ..data.corpora.sources import Stream
 from ..data.encode import to_tokens_and_subwords
 from ..data.prepared_corpus import Prepared
@@ -16,19 +16,18 @@ from ..evaluation.runs import Run
 from ..subprocesses import ErrorTail
 
 
-def translate(run: Run, direction: Pair, decoding: Decoding) -> None:
+def translate(run: Run, checkpoint: Path, direction: Pair, decoding: Decoding) -> None:
     """Standard input to standard output, line by line; as one types, or in batches from a pipe.
 
     Raises:
-        UserError: a line is no UTF-8 or too long, the checkpoint is damaged, fairseq fails.
+        UserError: a line is no UTF-8 or too long, fairseq fails.
     """
-    load_checkpoint(run.existing_checkpoint())
     batch = "1" if sys.stdin.isatty() else "64"
     print(f"{' → '.join(direction)}, {run.folder}; one sentence per line, end with Ctrl-D", file=sys.stderr)
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "fairseq_cli.interactive"),
-            *decoding_options(run.data, run.checkpoint, *direction, decoding),
+            *decoding_options(run.data, checkpoint, *direction, decoding),
             *("--buffer-size", batch, "--batch-size", batch),
         ],
         stdin=subprocess.PIPE,

@@ -6,6 +6,7 @@ import random
 import shutil
 import subprocess
 import sys
+import time
 import zipfile
 from functools import partial
 from pathlib import Path
@@ -285,6 +286,34 @@ def test_a_folder_is_for_one_process(tmp_path):
         pass
 
 
+def test_a_failure_leaves_no_empty_folder(tmp_path):
+    def fail(folder):
+        with locked(folder):
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail(tmp_path / "new" / "newer")
+    assert list(tmp_path.iterdir()) == []
+    for kept in ("new/kept", "new/newer/kept"):
+        (tmp_path / kept).parent.mkdir()
+        (tmp_path / kept).touch()
+        with pytest.raises(RuntimeError):
+            fail(tmp_path / "new" / "newer")
+        assert (tmp_path / kept).exists()
+        assert (tmp_path / "new" / "newer").exists() == ("newer" in kept)
+
+
+def test_a_lock_that_was_removed_by_the_process_that_failed_is_made_again(tmp_path):
+    folder = tmp_path / "new"
+    hold = "import sys; from pathlib import Path; from labo_fairseq.files import locked\n"
+    hold += "with locked(Path(sys.argv[1]), wait=True): print(Path(sys.argv[1], '.lock').exists())"
+    with locked(folder):
+        other = subprocess.Popen([sys.executable, "-c", hold, str(folder)], stdout=subprocess.PIPE)
+        time.sleep(2)  # it waits
+        shutil.rmtree(folder)
+    assert other.communicate()[0] == b"True\n"
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
     """The package as pip builds it, from a copy: a build leaves files in its source folder."""
@@ -323,5 +352,15 @@ def test_the_installed_package_is_a_user_dir_from_anywhere(data, wheel, tmp_path
         done = run(*arguments, env=environment if cwd == tmp_path else {}, cwd=cwd)
         assert done.returncode == 0, done.stdout[-3000:]
         shutil.rmtree(tmp_path / "save")
-    done = run(*labo, "config", "multi30k_de-en_labo", "--data", "d", "--save-dir", "s", env=environment, cwd=tmp_path)
+    done = run(
+        *labo,
+        "config",
+        "multi30k_de-en_labo",
+        "--data",
+        data.binarized,
+        "--save-dir",
+        "s",
+        env=environment,
+        cwd=tmp_path,
+    )
     assert "_name: labo" in done.stdout

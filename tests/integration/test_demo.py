@@ -58,8 +58,8 @@ def test_everything_is_there(finished):
     test = (folder / "bible" / "data-de-en-smoke" / "raw" / "test.en").read_text(encoding="utf-8").splitlines()
     assert len(hypotheses) == len(test)
     assert not any("@@" in line for line in hypotheses)
-    *_, translate, script, model = shlex.split(shown.strip().splitlines()[-1])
-    assert (translate, script, model) == ("bash", "scripts/translate.sh", str(made))
+    *_, program, translate, model = shlex.split(shown.strip().splitlines()[-1])
+    assert (program, translate, model) == ("labo-fairseq", "translate", str(made))
 
 
 def test_again_repeats_nothing(finished):
@@ -78,6 +78,12 @@ def test_other_settings_are_refused_in_one_line(finished):
     assert re.fullmatch(
         r"labo-fairseq run: .*another config.common.seed: choose another folder or name.*\n", done.stdout
     )
+
+
+def test_evaluate_takes_the_checkpoint_that_the_run_has_scored(finished):
+    done = run(LABO, "evaluate", finished[0] / MADE, "--beam", "1")
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "test  (checkpoint_last.pt, beam 1, lenpen 1)" in done.stdout
 
 
 def test_translate_gives_a_line_for_a_line(finished):

@@ -530,7 +530,8 @@ def test_a_report_compares_runs_on_the_same_images(smoke):
     for score in report[names[1]]["evaluation"]["tests"]["test"]:
         assert f"{score['value']:.3f}" in done.stdout
     twice = labo("report", place / names[0], place / names[0], cwd=folder)
-    assert (twice.returncode, twice.stdout.strip()) == (1, "labo-fairseq report: a run is named twice")
+    said = f"labo-fairseq report: the run {place / names[0]} is named twice: name another one"
+    assert (twice.returncode, twice.stdout.strip()) == (1, said)
 
 
 def test_a_grid_of_images_is_run_tabulated_and_compared(smoke, monkeypatch, capsys):

@@ -18,6 +18,7 @@ import pytest
 import yaml
 from fairseq_runs import command, run
 
+from labo_fairseq.cli import main
 from labo_fairseq.data.corpora import load_corpus
 from labo_fairseq.data.corpora.declaration import load_declaration
 from labo_fairseq.data.prepared_corpus import Prepared
@@ -26,7 +27,7 @@ from labo_fairseq.errors import UserError
 from labo_fairseq.experiments import sizing
 from labo_fairseq.experiments.grid import load_grid
 from labo_fairseq.experiments.recipes import find, run_config
-from labo_fairseq.files import read_lines, shipped_corpora
+from labo_fairseq.files import read_lines, shipped_corpora, write_lines
 from labo_fairseq.yaml_files import load_yaml
 
 LABO = command("labo-fairseq")
@@ -269,6 +270,15 @@ def test_what_is_chosen_grows_with_the_corpus(tmp_path, capsys, pairs, model, ep
     assert 50 <= config["lr_scheduler"]["warmup_updates"] <= max(50, updates // 8)
 
 
+def test_a_smoke_test_says_what_it_trains(tmp_path, capsys):
+    for side, language in enumerate(("de", "en")):
+        (tmp_path / f"a.{language}").write_bytes(lines(side))
+    setup = find(corpus_file(tmp_path, SPLITS), "de-en", smoke=True)
+    updates = run_config(setup, "labo", 1, smoke=True)["optimization"]["max_update"]
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == f"mine: in a smoke test {updates} updates of a tiny model instead"
+
+
 def test_sizes_are_those_of_the_measured_corpus(tmp_path):
     """fairseq makes 84 updates in each epoch of multi30k8k, whose training the tier follows."""
     pairs = islice(load_corpus("multi30k", "de", "en", campaign.shared("multi30k"))["train"], 8000)
@@ -285,6 +295,21 @@ def test_a_text_that_gives_fewer_units_than_were_chosen(tmp_path, capsys):
     units = list(read_lines(data.folder / "dict.txt"))
     assert len(units) + 3 == int(most) < 500  # beside <unk>, <s> and </s>
     assert data.recipe == recipe.to_json()
+
+
+def test_sets_that_repeat_training_pairs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    splits = {"train": PAIRS[:22], "valid": [*PAIRS[21:], PAIRS[28]], "known": PAIRS[16:26], "news": PAIRS[22:]}
+    splits["news"] += [(source, target + " Other.") for source, target in PAIRS]  # one side alone is no repeated pair
+    for name, pairs in splits.items():
+        for side, language in enumerate(("de", "en")):
+            write_lines(tmp_path / f"{name}.{language}", (pair[side] for pair in pairs))
+    files = [[f"{name}.de", f"{name}.en"] for name in splits]
+    options = zip(("--train", "--valid", "--test", "--test"), files)
+    command = ["prepare", "custom", "de-en", "--folder", "data", "--bpe-operations", "40", "--workers", "1"]
+    assert main([*command, *(word for option, names in options for word in (option, *names))]) == 0
+    (warned,) = [line for line in capsys.readouterr().err.splitlines() if "training pairs too" in line]
+    assert warned == ("6 of 10 pairs of known (60%) are training pairs too: its scores say little about new text")
 
 
 def test_placeholders_and_readers_that_are_not_known(tmp_path):

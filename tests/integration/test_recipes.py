@@ -162,7 +162,7 @@ def test_evaluate_with_calibrated_probabilities(multi30k):
     assert "posterior" not in first, "as in the results of earlier versions"
 
 
-@pytest.mark.parametrize("more", [(), ("--posterior",)])
+@pytest.mark.parametrize("more", [(), ("--posterior",), ("--average", "2", "--lenpen", "0.6")])
 def test_translate_with_the_run(multi30k, more):
     done = subprocess.run(
         [LABO, "translate", str(finished(multi30k[0])), "--beam", "1", *more],

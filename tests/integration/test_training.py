@@ -217,3 +217,17 @@ def test_it_says_at_the_start_where_a_training_is_too_short_for_its_warmup(
         assert re.match(expected.format(per_epoch=made), line)
         assert log.index(line) < log.index("| train_inner |")
         assert re.search(rf"--smoothing-warmup-steps {max(1, round(0.03 * made))} ", line)
+
+
+@pytest.mark.parametrize("limit", ["--max-update", "--max-epoch"])
+def test_a_finished_training_that_is_repeated_has_no_warmup_to_speak_of(data, tmp_path, limit):
+    options = ("--criterion", "labo", "--smoothing-warmup-steps", 900, "--disable-validation")
+    shown = []
+    for last in (1, 1, 2):
+        length = ("--max-update", last) if limit == "--max-update" else ("--max-update", 1000, "--max-epoch", last)
+        log = run(*train_command(data, tmp_path, *options, *length)).stdout
+        assert "done training" in log
+        shown.append(([int(number) for number in re.findall(r"takes 900 of the (\d+) updates", log)], inner(log)))
+    (first, made), (repeated, none), (resumed, more) = shown
+    assert (first, repeated, none) == ([max(made)], [], {})
+    assert resumed == [max(more)], "those before it resumed count too"

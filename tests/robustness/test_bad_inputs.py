@@ -223,6 +223,31 @@ REFUSED = {
         CUSTOM.replace("train.de", "train.de.gz"),
         "train.de.gz cannot be read after line 0",
     ),
+    "files in the order of the other direction": (
+        nothing,
+        CUSTOM.replace("valid.de valid.en", "valid.en valid.de"),
+        "--valid valid.en valid.de is in the wrong order for de-en: write valid.de valid.en",
+    ),
+    "a packed file of the other language": (
+        write("train.en.gz", packed(b"word")),
+        CUSTOM.replace("train.de", "train.en.gz"),
+        "--train train.en.gz train.en: train.en.gz must be in de, but ends in .en",
+    ),
+    "a source as the target": (
+        write("other.de", "wort"),
+        CUSTOM.replace("test.en", "other.de"),
+        "--test test.de other.de: other.de must be in en, but ends in .de",
+    ),
+    "a file as both languages": (
+        nothing,
+        CUSTOM.replace("train.en", "./train.de"),
+        "--train train.de train.de: the same file twice; name two, SOURCE TARGET",
+    ),
+    "plain text in one file": (
+        nothing,
+        CUSTOM.replace("train.de train.en", "train.de"),
+        "expected a tab between the two languages; one file with both must be TSV, TMX or zip, plain text takes two",
+    ),
     "one language": (nothing, CUSTOM.replace("de-en", "de-de"), "'de-de' is no direction"),
     "no direction": (nothing, CUSTOM.replace("de-en", "german"), "'german' is no direction"),
     "no training set": (nothing, "prepare custom de-en", "no train set: name its files with --train"),
@@ -235,6 +260,20 @@ REFUSED = {
         "test.de is a file: name another folder",
     ),
     "a folder below a file": (nothing, CUSTOM.replace("--folder new", "--folder test.de/x"), "test.de"),
+    **{
+        f"a folder that cannot be made: {arguments[:14]}": (
+            make,
+            arguments,
+            "cannot be made there: choose another folder",
+        )
+        for make, arguments in (
+            (nothing, CUSTOM.replace("--folder new", "--folder /proc/x/data")),
+            (nothing, CUSTOM.replace("prepare", "run").replace("--folder new", "--folder /proc/x")),
+            (nothing, "report run --out /proc/x"),
+            (nothing, f"{ANALYSE} --out /proc/x"),
+            (grid(), "experiment grid.yaml --folder /proc/x"),
+        )
+    },
     "a folder with files of one's own": (
         write("new/thesis.txt", "years of work"),
         CUSTOM,
@@ -319,15 +358,16 @@ REFUSED = {
     "a huge length penalty": (nothing, "evaluate run --lenpen 1e9", "must be between -10 and 10, got 1e9"),
     "the mean of nothing": (nothing, "evaluate run --average 0", "argument --average: must be an integer ≥"),
     "the mean of what is not there": (nothing, "evaluate run --average 100", "not 100"),
+    "the mean of what is not there to translate with": (nothing, "translate run --average 100", "not 100"),
     "a mean and one checkpoint": (
         nothing,
         "evaluate run --average 1 --checkpoint last",
         "argument --checkpoint: not allowed with argument --average",
     ),
     "no samples": (nothing, "compare run run --samples 0", "argument --samples: must be an integer ≥"),
-    "a run compared with itself": (nothing, "compare run run", "a comparison needs at least two"),
+    "a run compared with itself": (nothing, "compare run run", "the run run is named twice: name another one"),
     "one run to compare": (nothing, "compare run", "a comparison needs at least two runs"),
-    "a run twice": (nothing, "analyse frequency run run --out out", "a run is named twice"),
+    "a run twice": (nothing, "analyse frequency run run --out out", "the run run is named twice"),
     "no bins": (
         nothing,
         "analyse confidence run --bins 0",
@@ -343,6 +383,11 @@ REFUSED = {
     ),
     "a rho that is not a number": (nothing, f"{ANALYSE} --rho nan --out out", "rho must be in [0.5, 1], got nan"),
     "a language that is not the run's": (nothing, f"{ANALYSE} --source fr", "run does not translate from 'fr'"),
+    "no translation of the sentence": (
+        nothing,
+        "analyse labels run Hund --out out",
+        "run is a folder, not a sentence: TARGET is missing after RUN and SOURCE",
+    ),
     "no sentence": (nothing, "analyse labels run  dog --out out", "the de text is empty"),
     "a sentence of a megabyte": (nothing, f"analyse labels run {'x' * 10**6} dog --out out", "1,000,000 characters"),
     "no workers": (
@@ -354,6 +399,11 @@ REFUSED = {
         nothing,
         "config bible_de-en_labo --data d --save-dir s --workers 1000",
         "1000 workers would get",
+    ),
+    "a configuration on no prepared text": (
+        nothing,
+        "config bible_de-en_labo --data run --save-dir s",
+        "run holds no prepared corpus: make it with 'labo-fairseq prepare'",
     ),
     "a configuration that is not there": (nothing, "config x --data d --save-dir s", "no configuration 'x'"),
     "a negative seed": (
@@ -372,7 +422,8 @@ REFUSED = {
             "criterion.tau=abc": "could not be converted to Float",
             "criterion.rho=inf": "rho must be in [0.5, 1], got inf",
             "criterion.alpha=2": "alpha must be 'adaptive' or a number in [0, 1], got 2",
-            "criterion.taux=1": "Key 'taux' not in 'LaboConfig'",
+            "criterion.tua=1": "unknown setting criterion.tua: choose from alpha, ",
+            "optimization.lrr=1": "unknown setting optimization.lrr: choose from ",
             "criterion.smoothing_warmup_steps=-1": "smoothing-warmup-steps must be ≥ 0, got -1",
             "criterion.label_smoothing=1": "label-smoothing must be in [0, 1), got 1.0",
             "criterion._name=x": "there is no criterion 'x'",
@@ -387,7 +438,7 @@ REFUSED = {
             "optimization.max_update=0": "optimization.max_update or optimization.max_epoch must be",
             "optimization.update_freq=2": "optimization.update_freq must be one whole number",
             "optimization.lr=[nan]": "optimization.lr must be numbers above 0",
-            "criterionn.tau=1": "Key 'criterionn' not in 'FairseqConfig'",
+            "criterionn.tau=1": "unknown group of settings criterionn: choose from ",
             "checkpoint.no_save=true": "checkpoint.no_save leaves no checkpoint to resume from or to score",
             "checkpoint.no_last_checkpoints=true": "checkpoint.no_last_checkpoints leaves no checkpoint",
             "dataset.max_tokens=0": "dataset.max_tokens must be an integer of at least 1",
@@ -399,6 +450,17 @@ REFUSED = {
             "criterion.tau=[": "do not fit: while parsing",
             "--criterion kd": "distillation needs a teacher",
             "--criterion kd criterion.teacher_path=gone.pt": "no teacher gone.pt: train it first",
+        }.items()
+    },
+    **{
+        f"a mistake before a text that cannot be read: {option}": (
+            write("train.de", b"\xff"),
+            f"{CUSTOM.replace('prepare', 'run')} {option}",
+            message,
+        )
+        for option, message in {
+            "criterion.tua=1": "unknown setting criterion.tua: choose from alpha, ",
+            "--criterion maxsup": "unknown method 'maxsup': choose from ",
         }.items()
     },
     "no validation where the best checkpoint is scored": (
@@ -421,7 +483,7 @@ REFUSED = {
             ({"settings": {"criterion.tau": [float("nan")]}}, "block 1 of the grid: the settings criterion.tau=nan"),
             ({"settings": {"criterion.rho": [0.5, 0.1]}}, "rho must be in [0.5, 1], got 0.1"),
             ({"settings": {"optimization.update_freq": [2]}}, "optimization.update_freq must be one whole number"),
-            ({"settings": {5: [1]}}, "Key '5' not in 'FairseqConfig'"),
+            ({"settings": {5: [1]}}, "unknown group of settings 5: choose from "),
             ({"seeds": [-1]}, "a seed must be an integer from 0 to 4294967295, got -1"),
             ({"seeds": [True]}, "4294967295, got True"),
             ({"hours": {"cpu": "long"}}, "hours of cpu is 'long': it must be a number above 0"),
@@ -449,7 +511,7 @@ REFUSED = {
     "a report of no run": (grid(), "experiment report grid.yaml --folder .", "no run of grid below . is finished"),
     # finished runs
     "no run": (nothing, "evaluate data", "no finished run in data: its result.json is not there"),
-    "no run anywhere": (nothing, "translate data", "no finished run in data: train one"),
+    "no run anywhere": (nothing, "translate data", "no finished run in data: train one with 'labo-fairseq run"),
     "a result that is cut": (cut("run/result.json"), "evaluate run", "run/result.json is damaged"),
     "a checkpoint that is cut": (
         cut("run/checkpoints/checkpoint_last.pt"),

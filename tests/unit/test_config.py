@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from labo_fairseq.checkpoints import load_checkpoint
 from labo_fairseq.data.corpora.declaration import load_declaration
+from labo_fairseq.data.prepared_corpus import Prepared
+from labo_fairseq.data.types import DEFAULT_SCORING
 from labo_fairseq.errors import UserError
 from labo_fairseq.experiments.config import check_with_fairseq, for_machines, for_workers
 from labo_fairseq.experiments.machines import Machines
@@ -135,12 +137,21 @@ def test_more_gpus_than_there_are():
         Machines(gpus=1000)
 
 
-def test_config_is_printed_whole(tmp_path):
-    options = ("--data", tmp_path / "data", "--save-dir", tmp_path / "save", "--workers", "4", "--precision", "bf16")
+@pytest.fixture
+def prepared(tmp_path):
+    """A folder that holds a prepared corpus, as far as a configuration looks."""
+    Prepared(tmp_path / "data").write_metadata({}, {}, [], DEFAULT_SCORING)
+    return tmp_path / "data"
+
+
+@pytest.mark.parametrize("folder", [".", "bin"])
+def test_config_is_printed_whole(prepared, tmp_path, folder):
+    (prepared / "bin").mkdir()
+    options = ("--data", prepared / folder, "--save-dir", tmp_path / "save", "--workers", "4", "--precision", "bf16")
     done = run(LABO, "config", "wmt14_en-de_labo", "criterion.rho=0.7", *options)
     assert done.returncode == 0
     config = yaml.safe_load(done.stdout)
-    assert config["task"]["data"] == str(tmp_path / "data" / "bin")
+    assert config["task"]["data"] == str(prepared / "bin")
     assert config["checkpoint"]["save_dir"] == str(tmp_path / "save")
     assert (config["optimization"]["update_freq"], config["dataset"]["max_tokens"]) == ([2], 4096)
     assert config["common"]["bf16"]
@@ -170,8 +181,8 @@ def test_the_files_serve_fairseq_hydra_train_as_they_are(data, tmp_path, method,
 
 
 @pytest.mark.parametrize("first", [True, False], ids=["before the options", "behind them"])
-def test_settings_may_stand_on_either_side_of_the_options(tmp_path, first):
-    options = ["--data", tmp_path / "data", "--save-dir", tmp_path / "save"]
+def test_settings_may_stand_on_either_side_of_the_options(prepared, tmp_path, first):
+    options = ["--data", prepared, "--save-dir", tmp_path / "save"]
     setting = ["criterion.rho=0.7"]
     done = run(LABO, "config", "wmt14_en-de_labo", *(setting + options if first else options + setting))
     assert done.returncode == 0, done.stdout

@@ -1,5 +1,6 @@
 """Experiment grids: which runs a file stands for, and what is said of a file that describes none."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -153,6 +154,8 @@ def test_slurm_script_submits_every_run_once_and_teachers_first(write):
         ({"grid": []}, "grid must be a list of at least one"),
         ({"runs": [BLOCK]}, "unknown key runs: choose from baseline, grid, title"),
         ({"title": "x"}, "no grid"),
+        (BLOCK, "corpus, directions, methods, seeds must stand in the items of the list below grid:, not beside it"),
+        ({"grid": [BLOCK], "seeds": [1]}, "seeds must stand in the items of the list below grid:"),
         ({"grid": [{**BLOCK, "color": "red"}]}, "block 1 of the grid: unknown key color"),
         ({"grid": [BLOCK, {"corpus": "bible"}]}, "block 2 of the grid: no directions, methods, seeds"),
         ({"grid": [{**BLOCK, "corpus": "opus"}]}, "unknown corpus 'opus'"),
@@ -180,6 +183,14 @@ def test_a_file_that_describes_no_grid(write, content, message):
     assert "mine.yaml" in str(refused.value)
     assert message in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_the_grid_of_the_documentation(write):
+    page = (configs().parent / "docs" / "experiments.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    jobs = load_grid(write(example)).jobs
+    assert len(jobs) == 6
+    assert {job.variant for job in jobs} == {"ls", "labo-tau1.15", "labo"}
 
 
 def test_no_such_grid():

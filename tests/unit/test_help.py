@@ -2,6 +2,7 @@
 
 import argparse
 import platform
+import re
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -41,6 +42,14 @@ def test_help_tells_what_a_command_does_and_every_option(name):
 def test_commands_are_whole_in_the_help():
     shown = PARSERS["labo-fairseq"].format_help()
     assert "fairseq-train DATA --user-dir $(labo-fairseq user-dir) --criterion labo" in shown
+
+
+def test_the_help_says_which_methods_are_not_for_both():
+    shown = " ".join(PARSERS["labo-fairseq run"].format_help().split())
+    images, text = re.search(r"of images alone (.*); of text alone (.*) \(default: labo\)", shown).groups()
+    assert {"maxsup", "ols"} <= set(images.split(", "))
+    assert {"ls-rdrop", "ce-rdrop"} <= set(text.split(", "))
+    assert "labo" not in images + text
 
 
 def test_version():

@@ -17,7 +17,7 @@ from ..archives import is_zip, open_member, zip_members
 from ..languages import normalize_language
 from ..types import Pair
 from .declaration import Part, file_of, fill
-from .sources import Columns, First, Member, Parallel, TextFile
+from .sources import Columns, First, Member, Parallel, TextFile, without_packing
 from .tmx import TranslationMemory
 
 #: lines with one of these say something about a talk and are no sentence
@@ -151,9 +151,7 @@ def _text(path: Path, member: Optional[str]) -> Union[TextFile, Member]:
 
 def _reader_of(name: str, one_file: bool) -> str:
     """The reader of a file that names none."""
-    plain = Path(name)
-    if plain.suffix in (".gz", ".xz", ".bz2"):
-        plain = plain.with_suffix("")
+    plain = without_packing(Path(name))
     if is_zip(plain) and one_file:
         return "zip"
     return _ENDINGS.get(plain.suffix, "tsv" if one_file else "lines")

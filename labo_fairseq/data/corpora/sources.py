@@ -123,7 +123,8 @@ class Columns:
             columns = line.split("\t")
             if len(columns) <= max(self.source, self.target):
                 raise UserError(
-                    f"{self.text}, line {number}: {len(columns)} columns, expected a tab between the two languages"
+                    f"{self.text}, line {number}: {len(columns)} columns, expected a tab between the two languages; "
+                    "one file with both must be TSV, TMX or zip, plain text takes two, SOURCE TARGET"
                 )
             pair = columns[self.source], columns[self.target]
             filled = filled or all(side.strip() for side in pair)
@@ -151,6 +152,11 @@ class First:
 
     def __iter__(self) -> Iterator[Pair]:
         return islice(iter(self.pairs), self.number)
+
+
+def without_packing(path: Path) -> Path:
+    """``path`` without the ending of a packed file."""
+    return path.with_suffix("") if path.suffix in _PACKED else path
 
 
 def read_parallel(source_file: Path, target_file: Path) -> Parallel:
