@@ -204,11 +204,12 @@ def paint_gains(figure: Any, gains: Sequence[Gain], baseline: str) -> None:
         axes.errorbar(*points, yerr=spread, linestyle="none", capsize=3, label=method, **marker_style(number))
     for training in dict.fromkeys(gain.training for gain in gains):
         top = max((gain for gain in gains if gain.training == training), key=lambda gain: gain.delta)
-        axes.annotate(training, (top.gap, top.delta), xytext=(6, 5), textcoords="offset points", fontsize=8)
+        place = {"xytext": (4, 6), "textcoords": "offset points", "rotation": 30, "rotation_mode": "anchor"}
+        axes.annotate(training, (top.gap, top.delta), fontsize=8, **place)
     axes.axhline(0, color="grey", linewidth=0.8, linestyle=":")
     axes.set_xlabel("cross-entropy at its end: validation NLL − training NLL (bits)")
     axes.set_ylabel(f"BLEU − BLEU of {baseline}")
-    axes.margins(x=0.25, y=0.15)
+    axes.margins(x=0.25, y=0.3)
     plain(axes)
     legend_above(figure)
 

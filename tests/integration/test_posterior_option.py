@@ -180,7 +180,8 @@ def test_more_smoothing_than_two_classes_could_bear(data, checkpoints, tmp_path)
 def test_a_language_model_for_fusion_predicts_as_it_was_trained(data, checkpoints, tmp_path):
     links = {path.name: path for path in data.binarized.iterdir()}
     links["dict.txt"] = links["dict.en.txt"]
-    links.update({f"test.{end}": links[f"test.de-en.en.{end}"] for end in ("bin", "idx")})
+    for split in ("test", "valid"):
+        links.update({f"{split}.{end}": links[f"{split}.de-en.en.{end}"] for end in ("bin", "idx")})
     for name, path in links.items():
         (tmp_path / name).symlink_to(path)
     small = ("--task", "language_modeling", "--arch", "transformer_lm", "--decoder-layers", "1")
