@@ -1,7 +1,9 @@
 """Python programs, fairseq's own above all, as child processes that do not outlive the one who started them."""
 
 import os
+import resource
 import signal
+import socket
 import subprocess
 import sys
 from contextlib import closing, suppress
@@ -61,6 +63,18 @@ class ErrorTail:
 def child_command(module: str, arguments: Sequence[str]) -> List[str]:
     """``python -m MODULE ARGUMENTS``, ending with its parent if that gives it a pipe for its stdin."""
     return [sys.executable, "-c", _CHILD, module, *arguments]
+
+
+def free_port() -> int:
+    """A port of this machine that nothing listens at."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def peak_memory_mib(who: int) -> int:
+    """The largest resident size so far, of ``resource.RUSAGE_SELF`` or of the largest of ``RUSAGE_CHILDREN``."""
+    return resource.getrusage(who).ru_maxrss // (1 << 20 if sys.platform == "darwin" else 1 << 10)
 
 
 def run_fairseq(

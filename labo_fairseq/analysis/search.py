@@ -14,9 +14,9 @@ from ..errors import UserError
 from ..evaluation.generate import finish
 from ..evaluation.metrics import find_metric
 from ..evaluation.runs import Run
-from .teacher_forcing import TeacherForcedModel
+from .teacher_forcing import TeacherForcedModel, batches_by_length
 
-_HYPOTHESES, _TOKENS = 1024, 4096  # of a batch: all beams together, source tokens with their padding
+_HYPOTHESES = 1024  # of a batch, all beams together
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,9 @@ class SearchingModel:
         with self._generator(search) as generator:
             torch.manual_seed(search.seed)
             found: Dict[int, List[Hypothesis]] = {}
-            for batch in _batches(sources, search.size):
+            lengths = [len(source.split()) for source in sources]
+            # the hypotheses of all must fit into memory
+            for batch in batches_by_length(lengths, most=max(1, _HYPOTHESES // search.size)):
                 for index, hypotheses in zip(batch, self._search([sources[index] for index in batch], generator)):
                     found[index] = hypotheses
                 done(len(batch))
@@ -154,17 +156,3 @@ def chrf_matrix(lines: Sequence[str], scoring: Scoring) -> np.ndarray:
         matches = (level.astype(np.float64) for level in at_least)
         sums[:, :, 3 * order + 2] = sum((level @ level.T for level in matches), np.zeros((len(lines), len(lines))))
     return chrf.decomposition.corpus_score(sums)
-
-
-def _batches(sources: Sequence[str], size: int) -> Iterator[List[int]]:
-    """Indices of sentences of about the same length, so many that the hypotheses of all fit into memory."""
-    lengths = [1 + len(source.split()) for source in sources]
-    batch: List[int] = []
-    for index in sorted(range(len(sources)), key=lengths.__getitem__):
-        full = len(batch) >= max(1, _HYPOTHESES // size) or (len(batch) + 1) * lengths[index] > _TOKENS
-        if batch and full:
-            yield batch
-            batch = []
-        batch.append(index)
-    if batch:
-        yield batch

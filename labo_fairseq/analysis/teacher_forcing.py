@@ -2,7 +2,7 @@
 
 import sys
 import warnings
-from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple, TypeVar
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -108,11 +108,18 @@ class TeacherForcedModel:
 
 
 def _batches(pairs: Sequence[Pair]) -> Iterator[List[int]]:
-    """Indices of pairs of about the same length, at most ``_TOKENS`` with their padding, or one pair."""
-    lengths = [1 + max(len(side.split()) for side in pair) for pair in pairs]
+    return batches_by_length([max(len(side.split()) for side in pair) for pair in pairs])
+
+
+def batches_by_length(words: Sequence[int], most: Optional[int] = None) -> Iterator[List[int]]:
+    """Indices of sentences of about the same length, at most ``most`` and ``_TOKENS`` with their padding, or one.
+
+    Args:
+        words: of each sentence, whose tokens are one more.
+    """
     batch: List[int] = []
-    for index in sorted(range(len(pairs)), key=lengths.__getitem__):
-        if batch and (len(batch) + 1) * lengths[index] > _TOKENS:
+    for index in sorted(range(len(words)), key=words.__getitem__):
+        if batch and (len(batch) == most or (len(batch) + 1) * (1 + words[index]) > _TOKENS):
             yield batch
             batch = []
         batch.append(index)

@@ -2,13 +2,13 @@
 
 import os
 import re
-import socket
 from dataclasses import dataclass
 from typing import Dict, List, Mapping, Optional
 
 import torch
 
 from ..errors import UserError
+from ..subprocesses import free_port
 
 _MOST = 1024  # workers of a node, nodes
 _MASTER = re.compile(r"([^\s:/]+|\[[0-9a-fA-F:]+\]):(\d{1,5})")
@@ -58,7 +58,7 @@ class Machines:
 
     def torchrun(self) -> List[str]:
         """Options of torchrun for this node."""
-        host, _, port = (self.master or f"127.0.0.1:{_free_port()}").rpartition(":")
+        host, _, port = (self.master or f"127.0.0.1:{free_port()}").rpartition(":")
         return [
             *("--nnodes", str(self.nodes), "--node_rank", str(self.node)),
             *("--nproc_per_node", str(self.workers_per_node), "--master_addr", host.strip("[]"), "--master_port", port),
@@ -82,13 +82,6 @@ def machines_here(
     gpus = _number(environment, "NUM_GPUS", "a number of GPUs, 0 for the CPU", 0)
     workers = _number(environment, "NUM_CPU_WORKERS", "a number of processes, at least 1", 1)
     return Machines(gpus, workers or 1, nodes, node, master)
-
-
-def _free_port() -> int:
-    """A port of this machine that nothing listens at."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _number(environment: Mapping[str, str], name: str, meaning: str, least: int) -> Optional[int]:

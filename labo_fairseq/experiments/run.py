@@ -4,7 +4,6 @@ import json
 import os
 import resource
 import statistics
-import sys
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -19,7 +18,7 @@ from ..evaluation.generate import Decoding
 from ..evaluation.runs import Run, RunResult, TrainingCost
 from ..files import locked, make_folder, write_json
 from ..reporting.training_log import parse_record, read_curves
-from ..subprocesses import run_module
+from ..subprocesses import peak_memory_mib, run_module
 from .config import for_machines, to_yaml, with_paths
 from .machines import Machines
 from .run_directory import claim, empty, refuse_foreign, versions
@@ -91,8 +90,7 @@ def _train(run: Run, machines: Machines, made: int) -> TrainingCost:
             # fairseq's own count, which continues where a run resumes
             seconds=max(logged.get("wall", {}).values(), default=None),
             target_tokens_per_second=statistics.median(speeds) if speeds else None,
-            peak_memory_mib=resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-            // (1 << 20 if sys.platform == "darwin" else 1 << 10),
+            peak_memory_mib=peak_memory_mib(resource.RUSAGE_CHILDREN),
         )
         write_json(done, asdict(cost))
     return TrainingCost.from_json(json.loads(done.read_text(encoding="utf-8")))

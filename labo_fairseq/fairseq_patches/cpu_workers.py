@@ -7,12 +7,13 @@ torchrun ends in a ZeroDivisionError, or in two trainings that write over each o
 
 import logging
 import os
-import socket
 from functools import wraps
 from typing import Any, Callable
 
 import torch
 from fairseq.distributed import utils as distributed_utils
+
+from ..subprocesses import free_port
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ def _call_main_on_cpus(cfg: Any, main: Callable, **kwargs: Any) -> None:
         training.distributed_no_spawn = True
         _call_main(cfg, main, **kwargs)
         return
-    training.distributed_init_method = f"tcp://127.0.0.1:{_free_port()}"
+    training.distributed_init_method = f"tcp://127.0.0.1:{free_port()}"
     training.distributed_rank = None  # given by distributed_main
     torch.multiprocessing.spawn(
         distributed_utils.distributed_main,
@@ -56,12 +57,6 @@ def _talk_without_gpus(training: Any) -> None:
     if training.ddp_backend in {"c10d", "pytorch_ddp"}:
         logger.info("no GPU is used: --ddp-backend legacy_ddp in place of %s", training.ddp_backend)
         training.ddp_backend = "legacy_ddp"
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 def train_on_cpus() -> None:

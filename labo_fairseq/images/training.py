@@ -7,7 +7,6 @@ same machine with the same number of threads.
 
 import math
 import resource
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 
 from ..checkpoints import read_file, save_file
 from ..errors import UserError
+from ..subprocesses import peak_memory_mib
 from .datasets import ImageData, ImageSet
 from .methods import Batch, Context, Method
 from .methods.base import check
@@ -436,4 +436,4 @@ def _peak_memory(device: torch.device) -> int:
     """MiB: of the GPU where there is one, of this process otherwise."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) >> 20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1 << 20 if sys.platform == "darwin" else 1 << 10)
+    return peak_memory_mib(resource.RUSAGE_SELF)
