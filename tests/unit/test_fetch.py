@@ -295,6 +295,7 @@ def test_another_archive_is_not_opened(server, tmp_path, monkeypatch):
     (tmp_path / "release.tgz").write_bytes(CONTENT[::-1])
     with pytest.raises(UserError, match=r"release\.tgz has sha256 \w+, expected"):
         fetch(inner, tmp_path / "cache", tmp_path)
+    (tmp_path / "cache" / "corpus").mkdir(parents=True)
     (tmp_path / "cache" / "corpus" / "release.tgz").write_bytes(CONTENT[::-1])
     with pytest.raises(UserError, match=r"cannot download corpus/release\.tgz"):
         fetch(inner, tmp_path / "cache")
