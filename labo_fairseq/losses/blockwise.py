@@ -283,11 +283,16 @@ def _has_transforms() -> bool:
     return functorch is not None and functorch()
 
 
-def is_batched(gradient: Tensor) -> bool:
-    """Whether it stands for several gradients (``is_grads_batched``), of which nothing can be asked at once."""
+def takes_whole_gradient(grad_loss: Tensor) -> bool:
+    """Whether a backward pass from ``grad_loss`` needs :func:`whole_gradient`.
+
+    It does where autograd records it, to differentiate its result in turn, and where ``grad_loss`` stands for several
+    gradients (``is_grads_batched``), of which nothing can be asked at once.
+    """
     functorch = getattr(torch._C, "_functorch", None)
-    return functorch is not None and (
-        functorch.is_batchedtensor(gradient) or functorch.is_legacy_batchedtensor(gradient)
+    return torch.is_grad_enabled() or (
+        functorch is not None
+        and (functorch.is_batchedtensor(grad_loss) or functorch.is_legacy_batchedtensor(grad_loss))
     )
 
 
@@ -319,8 +324,7 @@ class _RowLoss(torch.autograd.Function):
     def backward(ctx, grad_loss, *_):
         # Given away, for whoever gets it may write to it, be it through a view: a second use computes it again.
         grad, ctx.grad = ctx.grad, None
-        # autograd records a backward pass where its result will be differentiated in turn
-        whole = torch.is_grad_enabled() or is_batched(grad_loss)
+        whole = takes_whole_gradient(grad_loss)
         if whole or grad is None:
             tensors = ctx.saved_tensors
             rows, saved = Rows.of(*tensors[: ctx.inputs]), tensors[ctx.inputs :]

@@ -17,10 +17,10 @@ from torch.nn.functional import linear
 from .blockwise import (
     Rows,
     check_classes,
-    is_batched,
     is_compiling,
     is_transformed,
     loss_and_constants,
+    takes_whole_gradient,
     targets_and_mask,
     whole_gradient,
 )
@@ -129,10 +129,10 @@ class _LinearLoss(torch.autograd.Function):
         grads, ctx.grads = ctx.grads, None
         hidden, weight, bias, target, ignored, token_weight, *beside = ctx.saved_tensors
         needed = ctx.needs_input_grad[:3]
-        whole = torch.is_grad_enabled() or is_batched(grad_loss)  # the gradients will be differentiated in turn
+        whole = takes_whole_gradient(grad_loss)
         # Tokens are already summed in the gradient of the weight: too late for a scale of their own.
         if whole or grads is None or not (grad_loss.eq(grad_loss[:1]) & grad_loss.isfinite()).all():
-            scale = (grad_loss if token_weight is None else grad_loss * token_weight).masked_fill(ignored, 0.0)
+            scale = grad_loss if token_weight is None else grad_loss * token_weight
             if whole:
                 logits = linear(hidden, weight, bias)
                 slope = whole_gradient(ctx.kernel.block, Rows.of(logits, target, ignored, *beside), scale)
