@@ -5,6 +5,7 @@ import math
 import re
 import sys
 import textwrap
+from pathlib import Path
 from typing import Any, Callable, List, NoReturn, Optional, Set
 
 
@@ -117,3 +118,7 @@ class Help(argparse.ArgumentDefaultsHelpFormatter):
 PROCESSES = whole(1, 1024)
 BEAM = whole(1, 1000)
 SEED = whole(0, (1 << 32) - 1)  # what NumPy takes
+
+#: the default folder of all runs, and what is said of one that may be a run or hold several
+RUNS = Path("runs")
+NEWEST_HELP = "directory of the run, or one above it: then the newest run there"

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from urllib.request import Request, urlopen
 
 import pytest
-from fairseq_runs import free_port
+
+from labo_fairseq.subprocesses import free_port
 
 # nothing that Chromium does of its own accord may look like a request of the page
 FLAGS = (

@@ -6,7 +6,6 @@ import logging
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,7 +16,7 @@ from fork_server import COMMANDS, ForkServer
 
 from labo_fairseq.checkpoints import load_checkpoint
 from labo_fairseq.reporting.training_log import parse_record
-from labo_fairseq.subprocesses import USER_DIR
+from labo_fairseq.subprocesses import USER_DIR, free_port
 
 LABO = ("--criterion", "labo", "--smoothing-warmup-steps", "6")
 TRANSFORMER = (
@@ -140,12 +139,6 @@ def assert_same_parameters(one, other, **tolerance):
             torch.testing.assert_close(one[name], other[name], msg=name, **tolerance)
         else:
             assert torch.equal(one[name], other[name]), name
-
-
-def free_port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 def two_workers(arguments):

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..cli_types import whole
+from ..cli_types import NEWEST_HELP, RUNS, whole
 from ..data.encode import to_subwords
 from ..data.types import Pair
 from ..errors import UserError
@@ -23,7 +23,6 @@ from ..reporting.table import Table
 from .base import Analysis, AnalysisResult
 from .teacher_forcing import TeacherForcedModel
 
-_RUNS = Path("runs")
 _PANELS = 4  # in a row
 _EXAMPLE = range(5, 11)  # words of the sentence that the report shows
 _COLORS = {"one-hot": "#999999", "label smoothing": PALETTE[0], "LABO": PALETTE[1]}
@@ -236,8 +235,7 @@ class LabelsAnalysis(Analysis):
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        newest = "directory of the run, or one above it: then the newest run there"
-        parser.add_argument("folder", nargs="?", type=Path, default=_RUNS, metavar="RUN", help=newest)
+        parser.add_argument("folder", nargs="?", type=Path, default=RUNS, metavar="RUN", help=NEWEST_HELP)
         parser.add_argument("source_text", metavar="SOURCE", help="a sentence, as in the raw text")
         parser.add_argument("target_text", metavar="TARGET", help="its translation")
         parser.add_argument("--source", default="", metavar="LANG", help="language of SOURCE, if the run has several")
@@ -248,7 +246,7 @@ class LabelsAnalysis(Analysis):
 
     def runs(self, args: Namespace) -> List[Run]:
         # of two words, argparse takes the first for SOURCE
-        if args.folder == _RUNS and os.path.isdir(args.source_text):
+        if args.folder == RUNS and os.path.isdir(args.source_text):
             raise UserError(f"{args.source_text} is a folder, not a sentence: TARGET is missing after RUN and SOURCE")
         return [newest_run(args.folder)]
 

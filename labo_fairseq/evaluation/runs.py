@@ -196,10 +196,19 @@ def runs_by_name(runs: Sequence[Run]) -> Dict[str, Run]:
         UserError: a run is there twice, or they were trained on different data.
     """
     refuse_unlike(runs)
-    refuse_repeated([run.folder for run in runs])
-    paths = [run.folder.resolve() for run in runs]
+    return dict(zip(names_of([run.folder for run in runs]), runs))
+
+
+def names_of(folders: Sequence[Path]) -> List[str]:
+    """What runs are called by their folders: the names of these, or their paths where names are the same.
+
+    Raises:
+        UserError: a run is there twice.
+    """
+    refuse_repeated(folders)
+    paths = [folder.resolve() for folder in folders]
     short = [path.name for path in paths]
-    return dict(zip(short if len(set(short)) == len(short) else map(str, paths), runs))
+    return short if len(set(short)) == len(short) else [str(path) for path in paths]
 
 
 def refuse_repeated(folders: Sequence[Path]) -> None:

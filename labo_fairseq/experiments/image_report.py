@@ -11,7 +11,7 @@ import torch
 
 from ..analysis.calibration import Bin, expected_calibration_error, predictions, reliability
 from ..analysis.labels import Labeling, Position, label_positions
-from ..evaluation.runs import read_json, refuse_repeated
+from ..evaluation.runs import names_of, read_json
 from ..files import atomic_write, make_folder, write_json
 from ..reporting.figure import PALETTE, Figure, legend_above, line_style, plain, save_png
 from ..reporting.html import Block, Paragraph, Section, page
@@ -40,7 +40,7 @@ def write_image_report(runs: Sequence[ImageRun], folder: Path) -> Path:
     """
     first = runs[0]
     refuse_other_images(runs)
-    systems = _by_name(runs)
+    systems = dict(zip(names_of([run.folder for run in runs]), runs))
     results = {name: read_json(run.result) for name, run in systems.items()}
     p_values = significance(list(systems.values()))
     figures = [_reliability_figure(systems), _curves_figure(systems)]
@@ -85,14 +85,7 @@ def significance(runs: Sequence[ImageRun]) -> Dict[str, Any]:
 
     Paired bootstrap over the test images, see :func:`compare_on`.
     """
-    return {name: line.p for name, line in zip(_by_name(runs), compare_on(runs, ACCURACY))}
-
-
-def _by_name(runs: Sequence[ImageRun]) -> Dict[str, ImageRun]:
-    refuse_repeated([run.folder for run in runs])
-    paths = [run.folder.resolve() for run in runs]
-    short = [path.name for path in paths]
-    return dict(zip(short if len(set(short)) == len(short) else map(str, paths), runs))
+    return {name: line.p for name, line in zip(names_of([run.folder for run in runs]), compare_on(runs, ACCURACY))}
 
 
 def _scores(results: Dict[str, Dict[str, Any]], p_values: Dict[str, Any]) -> Iterator[Block]:

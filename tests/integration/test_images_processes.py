@@ -8,7 +8,6 @@ import sys
 import numpy as np
 import pytest
 import torch
-from fairseq_runs import free_port
 from test_images_training import DATA, Tiny, labo, trainer, without_time
 from torch import nn
 from torch.multiprocessing import spawn
@@ -17,6 +16,7 @@ from labo_fairseq.experiments.image_run import load_image_run, parse_message, ru
 from labo_fairseq.images.methods import method_names
 from labo_fairseq.images.training import Recipe
 from labo_fairseq.images.workers import ALONE, Workers
+from labo_fairseq.subprocesses import free_port
 
 Image = pytest.importorskip("PIL.Image")
 

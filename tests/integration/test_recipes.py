@@ -8,13 +8,14 @@ from pathlib import Path
 import campaign
 import pytest
 import yaml
-from fairseq_runs import assert_same_parameters, command, finished, free_port, parameters, read_csv, run, side_by_side
+from fairseq_runs import assert_same_parameters, command, finished, parameters, read_csv, run, side_by_side
 
 from labo_fairseq.data.moses import lowercase, tokenize
 from labo_fairseq.data.prepared_corpus import Prepared
 from labo_fairseq.experiments.recipes import find, run_config
 from labo_fairseq.files import read_lines
 from labo_fairseq.reporting.training_log import read_curves
+from labo_fairseq.subprocesses import free_port
 
 LABO = command("labo-fairseq")
 RUNS_OF_0_1 = Path(__file__).parents[1] / "data" / "runs_of_0_1.json"

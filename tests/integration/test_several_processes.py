@@ -15,7 +15,6 @@ from fairseq_runs import (
     LABO,
     assert_same_parameters,
     command,
-    free_port,
     parameters,
     run,
     train,
@@ -24,6 +23,7 @@ from fairseq_runs import (
 
 from labo_fairseq.errors import UserError
 from labo_fairseq.experiments.machines import Machines, machines_here
+from labo_fairseq.subprocesses import free_port
 
 PLAIN = (*LABO, "--dropout", "0", "--cpu")
 SIZES = {"encoder.layers": 1, "decoder.layers": 1, "dropout": 0}
