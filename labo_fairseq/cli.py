@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, List, Optional
 
 from . import __version__
-from .cli_types import BEAM, PROCESSES, SEED, Help, Parser, finite, length_penalty, whole
+from .cli_types import BEAM, NEWEST_HELP, PROCESSES, RUNS, SEED, Help, Parser, finite, length_penalty, whole
 from .errors import UserError, told
 from .files import image_methods, make_folder, methods, shipped_corpora, shipped_datasets
 from .images import is_dataset
@@ -22,9 +22,7 @@ if TYPE_CHECKING:
 
 # Everything else is imported by the command that needs it: ``labo-fairseq user-dir`` must not wait for torch.
 
-_RUNS = Path("runs")
 _DATA_HELP = "directory with archives that you already have (default: LABO_DATA)"
-_NEWEST_HELP = "directory of the run, or one above it: then the newest run there"
 _METRIC_HELP = "such as bleu, chrf++, ter, tokenized or comet; an unknown name shows all"
 _OUT_HELP = "output directory (default: 'analysis' in the directory of the last run)"
 _SPLITS = ("train", "valid", "test")
@@ -190,7 +188,7 @@ def _prepare(args: argparse.Namespace) -> None:
     from .experiments.recipes import prepare_corpus, setup_of
 
     setup = setup_of(_find_corpus(args, _declare_custom(args)), args.direction, args.archive_dir, args.smoke)
-    folder = args.folder or setup.data_folder(_RUNS, args.smoke)
+    folder = args.folder or setup.data_folder(RUNS, args.smoke)
     data = prepare_corpus(setup, folder, args.workers, args.archive_dir, args.smoke)
     for split, number in data.pairs.items():
         print(f"{split:<20}{number:>12,} pairs")
@@ -209,7 +207,7 @@ def _add_run(commands) -> None:
         "(default: 1); the batch of an update does not depend on them.",
     )
     parser.add_argument(
-        "--folder", type=Path, default=_RUNS, metavar="DIR", help="output directory of all corpora and runs"
+        "--folder", type=Path, default=RUNS, metavar="DIR", help="output directory of all corpora and runs"
     )
     parser.add_argument("--name", help="name of the run directory (default: CRITERION-seedN)")
     _add_corpus_arguments(parser, images=True)
@@ -226,6 +224,7 @@ def _run(args: argparse.Namespace) -> None:
     from .experiments.machines import machines_here
     from .experiments.recipes import build_run, check_settings, prepare_corpus, run_config, setup_of
     from .experiments.run import complete, join
+    from .experiments.sizing import is_open
     from .experiments.summary import summarize
 
     if is_dataset(args.corpus):
@@ -234,8 +233,9 @@ def _run(args: argparse.Namespace) -> None:
     machines = machines_here(nodes=args.nodes, node=args.node, master=args.master)
     custom = _declare_custom(args)
     corpus = _find_corpus(args, custom)
-    # a mistake here is told before the text is read, which takes minutes where it is large
-    check_settings(corpus, args.direction, args.criterion, args.seed, args.settings, args.smoke)
+    # where the size of the text chooses, a mistake is told before it is read, which may take minutes
+    if is_open(corpus):
+        check_settings(corpus, args.direction, args.criterion, args.seed, args.settings, args.smoke)
     setup = setup_of(corpus, args.direction, args.archive_dir, args.smoke)
     name = args.name or f"{args.criterion}-seed{args.seed}{'-smoke' if args.smoke else ''}"
     folder = setup.run_folder(args.folder, name)
@@ -312,7 +312,7 @@ def _add_experiment(commands) -> None:
     )
     for action in (run, report):
         action.add_argument("grid", help="a YAML file, or the name of one in configs/experiments, such as multi30k")
-        action.add_argument("--folder", type=Path, default=_RUNS, metavar="DIR", help="directory that holds the runs")
+        action.add_argument("--folder", type=Path, default=RUNS, metavar="DIR", help="directory that holds the runs")
         action.add_argument(
             "--smoke", action="store_true", help="smoke test in minutes on a CPU: tiny models, meaningless scores"
         )
@@ -551,7 +551,7 @@ def _add_translate(commands) -> None:
         "translate lines from standard input with a trained run",
         "Translate standard input, line by line, with a finished run.",
     )
-    parser.add_argument("folder", nargs="?", type=Path, default=_RUNS, help=_NEWEST_HELP)
+    parser.add_argument("folder", nargs="?", type=Path, default=RUNS, help=NEWEST_HELP)
     parser.add_argument("--source", default="", metavar="LANG", help="source language, if the run has several")
     _add_decoding_options(parser)
 

@@ -51,12 +51,19 @@ def empty(folder: Path, made: Iterable[str]) -> None:
     """Delete ``made``, what a run makes, and nothing else; that it is a run is forgotten last."""
     for name in made:
         path = folder / name
-        if path.is_dir():
-            # the folder itself may be a link to another disk
+        if path.is_symlink() and path.is_dir():  # on another disk, where it stays
             for inner in path.iterdir():
-                shutil.rmtree(inner) if inner.is_dir() and not inner.is_symlink() else inner.unlink()
-        elif path.exists() or path.is_symlink():
-            path.unlink()
+                _delete(inner)
+        else:
+            _delete(path)
+
+
+def _delete(path: Path) -> None:
+    """A file, a folder or a link, but not what a link points to; or nothing, where nothing is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def differences(mine: Any, theirs: Any, name: str = "") -> List[str]:

@@ -58,7 +58,9 @@ def _batches_of_first_epoch(task: Any, dataset: Any, *args: Any, epoch: int = _F
     )
     if not reused or epoch == _FIRST or dataset in task.dataset_to_epoch_iter:
         return _get_batch_iterator(task, dataset, *args, epoch=epoch, **kwargs)
-    kwargs["seed"] = kwargs.get("seed", _FIRST) - getattr(task, _EPOCHS_IN_SEED, 0)
+    added = getattr(task, _EPOCHS_IN_SEED, 0)
+    if added:
+        kwargs["seed"] -= added
     iterator = _get_batch_iterator(task, dataset, *args, epoch=_FIRST, **kwargs)
     iterator.epoch = epoch
     dataset.set_epoch(epoch)
