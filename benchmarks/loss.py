@@ -15,6 +15,7 @@ time     median over the rounds of (time / time of fairseq's label smoothing in 
          time, which other programs on the machine disturb less.
 memory   extra peak memory (above the inputs), over that of fairseq's label smoothing. On a CPU: the peak of the
          resident set, reset after the inputs are made, each method in a fresh process. On a GPU: the allocator's.
+         On a GPU a method runs ten times in a round, one after the other, so that the host is ahead as in a training.
 floor    the least that a gradient takes: logits read once and it written once, which is what copying the logits
          moves, and on a CPU two exponentials of every logit, in float32 and in cache, of p and of P*. Both are
          measured in every round (the rows "copy", "exponentials"); the column is the share of the method's time that
@@ -243,16 +244,25 @@ def measure_times(case: Case, comparison: str, rounds: int) -> Dict[str, List[Tu
         methods["copy"] = lambda x: copy.copy_(x.logits.detach())
         if case.device == "cpu":
             methods["exponentials"] = lambda x: two_exponentials(x.logits.detach())
+    for name, method in list(methods.items()):  # warms up, too
+        try:
+            method(inputs)
+        except torch.cuda.OutOfMemoryError:
+            print(f"{name}: not enough memory for {case.tokens} x {case.vocabulary}, {case.dtype}")
+            del methods[name]
+        drop_gradients(inputs)
     times: Dict[str, List[Tuple[float, float]]] = {name: [] for name in methods}
-    for number in range(rounds + 1):
+    repetitions = 10 if case.device == "cuda" else 1
+    for _ in range(rounds):
         for name, method in methods.items():
-            drop_gradients(inputs)
             synchronize(case)
             start, start_cpu = time.perf_counter(), time.process_time()
-            method(inputs)
+            for _ in range(repetitions):
+                method(inputs)
+                drop_gradients(inputs)
             synchronize(case)
-            if number > 0:  # the first round warms up
-                times[name].append((time.perf_counter() - start, time.process_time() - start_cpu))
+            clock, cpu = time.perf_counter() - start, time.process_time() - start_cpu
+            times[name].append((clock / repetitions, cpu / repetitions))
     return times
 
 
@@ -270,18 +280,34 @@ def synchronize(case: Case) -> None:
         torch.cuda.synchronize()
 
 
-def measure_memory(case: Case, comparison: str, name: str, threads: int) -> int:
-    """Bytes at the peak above the inputs; call it in a fresh process."""
+def measure_memory(case: Case, comparison: str, names: List[str]) -> Dict[str, int]:
+    """Bytes at the peak above the inputs, by method."""
+    if case.device == "cuda":
+        inputs = make_inputs(case, comparison)
+        return {name: allocated_by(COMPARISONS[comparison]()[name], inputs) for name in names}
+    peaks = {}
+    for name in names:
+        with get_context("spawn").Pool(1) as pool:
+            peaks[name] = pool.apply(resident_of, (case, comparison, name, torch.get_num_threads()))
+    return peaks
+
+
+def allocated_by(method: Callable[[Inputs], Tensor], inputs: Inputs) -> int:
+    drop_gradients(inputs)
+    gc.collect()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    step(method, inputs)
+    return torch.cuda.max_memory_allocated() - before
+
+
+def resident_of(case: Case, comparison: str, name: str, threads: int) -> int:
+    """Call it in a fresh process."""
     torch.set_num_threads(threads)
     method = COMPARISONS[comparison]()[name]
     step(method, make_inputs(case._replace(tokens=8, vocabulary=64), comparison))
     inputs = make_inputs(case, comparison)
     gc.collect()
-    if case.device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        step(method, inputs)
-        return torch.cuda.max_memory_allocated() - before
     Path("/proc/self/clear_refs").write_text("5")
     before = resident("VmRSS")
     step(method, inputs)
@@ -298,10 +324,7 @@ def compare(case: Case, comparison: str, rounds: int) -> List[Dict[str, Any]]:
     """One row per method."""
     times = measure_times(case, comparison, rounds)
     rows = []
-    peaks = {}
-    for name in COMPARISONS[comparison]():
-        with get_context("spawn").Pool(1) as pool:
-            peaks[name] = pool.apply(measure_memory, (case, comparison, name, torch.get_num_threads()))
+    peaks = measure_memory(case, comparison, [name for name in COMPARISONS[comparison]() if name in times])
     floor = [name for name in ("copy", "exponentials") if name in times]
     least = [sum(clock for clock, _ in parts) for parts in zip(*(times[name] for name in floor))]
     for name in (*peaks, *floor):

@@ -5,9 +5,11 @@
 #   bash scripts/benchmark_gpu.sh                    writes results/gpu/benchmark.json and benchmark.txt
 #   bash scripts/benchmark_gpu.sh --out DIR
 #   bash scripts/benchmark_gpu.sh --try --out DIR    on the CPU, at sizes that measure nothing
-#   PIP_NO_INDEX=1 PIP_FIND_LINKS=WHEELS bash scripts/benchmark_gpu.sh     on a machine without network
+#   LABO_VENV=none bash scripts/benchmark_gpu.sh     with the python on the PATH and its torch, installing nothing
+#   bash scripts/benchmark_gpu.sh --data DIR         with the corpus of benchmarks/training.py prepared in DIR before
 #
-# Liger-Kernel and cut-cross-entropy: .venv-X.Y/bin/pip install liger-kernel cut-cross-entropy
+# On a machine without network: LABO_VENV=none, wheels carried there, and --data.
+# Liger-Kernel and cut-cross-entropy: pip install liger-kernel cut-cross-entropy
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/environment.sh
@@ -15,14 +17,15 @@ source scripts/environment.sh
 out=results/gpu
 device=cuda
 tests=(-m gpu tests/unit)
-comparisons=(logits baselines projection)
+comparisons=(logits baselines rdrop projection)
 shapes=(2048x10000 4096x40000 8192x131072)
 dtypes=(float32 bfloat16 float16)
-rounds=5
-training=(--updates 60 --rounds 1 model=transformer_base --vocabulary 10000)
+rounds=7
+training=(--updates 60 --rounds 1 --vocabulary 10000 model=transformer_base)
 while [ $# -gt 0 ]; do
     case "$1" in
         --out) out="${2:?--out needs a directory}" && shift ;;
+        --data) training+=(--data "${2:?--data needs a directory}") && shift ;;
         --try)
             device=cpu
             tests=(--version)
@@ -38,7 +41,7 @@ while [ $# -gt 0 ]; do
             exit 0
             ;;
         *)
-            echo "$0: unknown option $1: expected --out DIR or --try" >&2
+            echo "$0: unknown option $1: expected --out DIR, --data DIR or --try" >&2
             exit 2
             ;;
     esac

@@ -4,12 +4,21 @@
 #   use_environment [EXTRA ...]      e.g. use_environment dev; what is installed already stays
 #
 # LABO_PYTHON  the Python to make it with (default: python3)
-# LABO_VENV    where it lies (default: .venv-X.Y in the checkout)
+# LABO_VENV    where it lies (default: .venv-X.Y in the checkout); "none": install nothing, take the python on the PATH
+#              and what it has, such as the CUDA torch of a container
 
 LABO_ROOT="$(CDPATH="" cd -- "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 
 use_environment() {
     local python="${LABO_PYTHON:-python3}" version venv constraints
+    if [ "${LABO_VENV:-}" = none ]; then
+        export PYTHONPATH="$LABO_ROOT${PYTHONPATH:+:$PYTHONPATH}"
+        python -c 'import labo_fairseq.criterions' >/dev/null || {
+            echo "$0: the python on the PATH lacks what the line above names: install it, or unset LABO_VENV" >&2
+            return 1
+        }
+        return
+    fi
     version="$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2]); sys.exit(sys.version_info < (3, 8))' 2>/dev/null)" || {
         echo "$0: '$python' is ${version:+Python }${version:-no Python that runs}: set LABO_PYTHON to a Python from 3.8 on" >&2
         return 1

@@ -12,7 +12,7 @@ returns its terms, each (n,), the loss first, and, where asked to, ∂loss/∂z.
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Callable, ClassVar, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, ClassVar, Iterator, List, NamedTuple, Optional, Protocol, Tuple
 
 import torch
 from torch import Tensor
@@ -140,6 +140,50 @@ def times(weight: float, value: Tensor) -> Tensor:
     return weight * value if weight else torch.zeros_like(value)
 
 
+class Kernel(Protocol):
+    """What computes a loss, without autograd."""
+
+    @property
+    def block(self) -> Block:
+        """The loss of all rows at once, for second derivatives."""
+
+    @property
+    def fields(self) -> int:
+        """How many terms there are."""
+
+    @property
+    def rows_together(self) -> int:
+        """How many consecutive rows form one term of the loss; chunks never split them."""
+
+    def reduce(self, rows: Rows, grad: Optional[Tensor] = None, scale: Optional[Tensor] = None) -> Tensor:
+        """The terms (fields, N).
+
+        Args:
+            grad: (N, K), with rows that are contiguous, takes ``scale``·∂loss/∂z where it is given. It may be the
+                logits themselves.
+            scale: (N,), one where it is not given. It is applied before rounding to the dtype of ``grad``.
+        """
+
+
+class RowKernel(Kernel, Protocol):
+    """A kernel that :func:`differentiable_terms` can take."""
+
+    def makes_gradient_early(self, logits: Tensor) -> bool:
+        """Whether the forward pass should make the gradient, by :meth:`reduce_early`."""
+
+    def reduce_early(self, rows: Rows) -> Tuple[Tensor, Tensor, Tensor]:
+        """The terms; the gradient (N, K) times a scale, the one likely to be asked for; and that scale, (N,) or ()."""
+
+    def multiply(self, grad: Tensor, factor: Tensor) -> None:
+        """Bring an early gradient to the scale that is asked for, a ``factor`` (N,); half precision rounds it again."""
+
+    def reduce_and_save(self, rows: Rows) -> Tuple[Tensor, Tuple[Tensor, ...]]:
+        """The terms, and what :meth:`gradient` may use of their computation."""
+
+    def gradient(self, rows: Rows, saved: Tuple[Tensor, ...], scale: Tensor) -> Tensor:
+        """``scale``·∂loss/∂z, (N, K), of the dtype of the logits."""
+
+
 @dataclass(frozen=True)
 class BlockKernel:
     """A loss in PyTorch operations, a block of rows at a time.
@@ -151,7 +195,6 @@ class BlockKernel:
 
     block: Block
     fields: int
-    #: number of consecutive rows that form one loss term; chunks never split them
     rows_together: ClassVar[int] = 1
     #: expected upstream gradient per row (nonzero); if it matches, backward needs no rescaling pass
     usual_scale: float = 1.0
@@ -159,11 +202,9 @@ class BlockKernel:
     def reduce(
         self, rows: Rows, grad: Optional[Tensor] = None, scale: Optional[Tensor] = None, adapt: bool = False
     ) -> Tensor:
-        """The terms (fields, N), without autograd.
+        """See :class:`Kernel`.
 
         Args:
-            grad: (N, K), takes ``scale``·∂loss/∂z where it is given. It may be the logits themselves.
-            scale: (N,), one where it is not given. It is applied before rounding to the dtype of ``grad``.
             adapt: let ``scale`` change with the rows of ``grad``, see :func:`write_scaled`.
         """
         logits, target, ignored, beside = rows
@@ -180,14 +221,38 @@ class BlockKernel:
         return terms.masked_fill_(ignored, 0.0)
 
     def reduce_and_save(self, rows: Rows) -> Tuple[Tensor, Tuple[Tensor, ...]]:
-        """The terms (fields, N), and what :meth:`gradient` may use of their computation: nothing."""
+        """See :class:`RowKernel`; nothing is saved."""
         return self.reduce(rows), ()
 
     def gradient(self, rows: Rows, saved: Tuple[Tensor, ...], scale: Tensor) -> Tensor:
-        """``scale``·∂loss/∂z, (N, K), of the dtype of the logits."""
+        """See :class:`RowKernel`."""
         grad = torch.empty(rows.logits.shape, dtype=rows.logits.dtype, device=rows.logits.device)
         self.reduce(rows, grad, scale)
         return grad
+
+    def makes_gradient_early(self, logits: Tensor) -> bool:
+        """On a CPU p is still in cache; on other devices memory is dearer than computing twice."""
+        return logits.device.type == "cpu"
+
+    def reduce_early(self, rows: Rows) -> Tuple[Tensor, Tensor, Tensor]:
+        """See :class:`RowKernel`."""
+        logits = rows.logits
+        grad = torch.empty(logits.shape, dtype=logits.dtype)
+        scale = torch.full((len(logits),), self.usual_scale, dtype=accumulator(logits))
+        # float16 is too narrow for what the scale of the loss will save from 0
+        adapt = logits.dtype == torch.float16
+        terms = self.reduce(rows, grad, scale if adapt or self.usual_scale != 1 else None, adapt)
+        return terms, grad, scale
+
+    def multiply(self, grad: Tensor, factor: Tensor) -> None:
+        """See :class:`RowKernel`."""
+        if factor.eq(1).all():  # a summed loss needs no second pass over the gradient
+            return
+        for part in row_blocks(grad):  # as a whole, a product of two dtypes takes torch longer than the loss
+            of_part = grad[part]
+            product = of_part.to(factor.dtype).mul_(factor[part, None])
+            if product.dtype != of_part.dtype:
+                of_part.copy_(product)
 
 
 def write_scaled(out: Tensor, slope: Tensor, scale: Optional[Tensor], adapt: bool = False) -> None:
@@ -250,11 +315,8 @@ def token_terms(
     return TokenTerms(*differentiable_terms(BlockKernel(block, len(TokenTerms._fields)), rows))
 
 
-def differentiable_terms(kernel: Any, rows: Rows) -> Tuple[Tensor, ...]:
-    """The terms of a ``kernel``, a :class:`BlockKernel` or what has its methods and its ``block``.
-
-    The first is differentiable in the logits, as often as is wanted.
-    """
+def differentiable_terms(kernel: RowKernel, rows: Rows) -> Tuple[Tensor, ...]:
+    """The terms of a ``kernel``; the first is differentiable in the logits, as often as is wanted."""
     logits = rows.logits
     followed = torch.is_grad_enabled() and logits.requires_grad
     if is_compiling():
@@ -263,7 +325,7 @@ def differentiable_terms(kernel: Any, rows: Rows) -> Tuple[Tensor, ...]:
         if not hasattr(torch, "func"):
             raise RuntimeError("forward-mode derivatives of this loss need torch 2.0 or newer")
         return _TransformedLoss.apply(kernel.block, *rows.tensors)
-    early = followed and _makes_gradient_early(kernel, logits)
+    early = followed and kernel.makes_gradient_early(logits)
     return _RowLoss.apply(kernel, early, *rows.tensors)
 
 
@@ -296,24 +358,14 @@ def takes_whole_gradient(grad_loss: Tensor) -> bool:
     )
 
 
-def _makes_gradient_early(kernel: Any, logits: Tensor) -> bool:
-    # On a CPU the gradient is made in the forward pass, while p is in cache; on other devices memory is dearer
-    # than computing twice. It never takes the place of the logits: nothing tells who else will read them (an argmax,
-    # a second loss or backward pass).
-    return isinstance(kernel, BlockKernel) and logits.device.type == "cpu"
-
-
 class _RowLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx, kernel, early, *tensors):
         rows, ctx.grad, saved = Rows.of(*tensors), None, ()
         if early:
-            logits = rows.logits
-            ctx.grad = torch.empty(logits.shape, dtype=logits.dtype)
-            ctx.scale = torch.full((len(logits),), kernel.usual_scale, dtype=accumulator(logits))
-            # float16 is too narrow for what the scale of the loss will save from 0
-            adapt = logits.dtype == torch.float16
-            terms = kernel.reduce(rows, ctx.grad, ctx.scale if adapt or kernel.usual_scale != 1 else None, adapt)
+            # It never takes the place of the logits: nothing tells who else will read them (an argmax, a second loss
+            # or backward pass).
+            terms, ctx.grad, ctx.scale = kernel.reduce_early(rows)
         else:
             terms, saved = kernel.reduce_and_save(rows)
         ctx.kernel, ctx.ignored, ctx.inputs = kernel, rows.ignored, len(tensors)
@@ -332,19 +384,10 @@ class _RowLoss(torch.autograd.Function):
                 grad = whole_gradient(ctx.kernel.block, rows, grad_loss)
             else:
                 grad = ctx.kernel.gradient(rows, saved, grad_loss)
-        elif not grad_loss.eq(ctx.scale).all():  # a summed loss needs no second pass over the gradient
-            # nothing of a token that is ignored, be its factor inf
-            _scale_rows(grad, (grad_loss / ctx.scale).masked_fill(ctx.ignored, 0.0))
+        else:
+            # a token that is ignored has no gradient, be its factor inf
+            ctx.kernel.multiply(grad, (grad_loss / ctx.scale).masked_fill(ctx.ignored, 1.0))
         return (None, None, grad, *(None,) * (ctx.inputs - 1))
-
-
-def _scale_rows(grad: Tensor, scale: Tensor) -> None:
-    """Multiply grad (N, K), a gradient made early, by scale (N,); half precision is rounded a second time by that."""
-    for part in row_blocks(grad):  # as a whole, a product of two dtypes takes torch longer than the loss
-        of_part = grad[part]
-        product = of_part.to(scale.dtype).mul_(scale[part, None])
-        if product.dtype != of_part.dtype:
-            of_part.copy_(product)
 
 
 class _WholeLoss(torch.autograd.Function):

@@ -8,13 +8,14 @@ backward pass alone, which therefore projects each chunk a second time. Second d
 ``torch.compile`` are exceptions too: they need the logits whole.
 """
 
-from typing import Any, Iterator, List, Optional, Tuple, Union
+from typing import Iterator, List, Optional, Tuple, Union
 
 import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
 from .blockwise import (
+    Kernel,
     Rows,
     check_classes,
     is_compiling,
@@ -88,7 +89,7 @@ def linear_labo_terms_with(
 
 
 def linear_terms(
-    kernel: Any,
+    kernel: Kernel,
     hidden: Tensor,
     weight: Tensor,
     bias: Optional[Tensor],
@@ -155,7 +156,7 @@ def _project_and_reduce(
     target: Tensor,
     ignored: Tensor,
     beside: Tuple[Tensor, ...],
-    kernel: Any,
+    kernel: Kernel,
     needed: Tuple[bool, ...],
     scale: Optional[Tensor] = None,
 ) -> Tuple[Tensor, List[Optional[Tensor]]]:

@@ -15,13 +15,14 @@ import importlib.util
 import math
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, List, NamedTuple, Optional, Tuple, Union
+from typing import List, NamedTuple, Optional, Tuple, Union
 
 import torch
 from torch import Tensor
 
 from .blockwise import (
     BlockKernel,
+    RowKernel,
     Rows,
     add_at_label,
     add_product,
@@ -216,7 +217,7 @@ def labo_log_posterior_with(options: LaboOptions, logits: Tensor, support: Optio
     return log_posterior_rows(partial(_odds, options=options), logits, *beside)
 
 
-def labo_kernel(options: LaboOptions, logits: Tensor, plain: bool = False) -> Any:
+def labo_kernel(options: LaboOptions, logits: Tensor, plain: bool = False) -> RowKernel:
     """What computes the objective of logits on this device and of this dtype.
 
     Triton kernels on a GPU that has them, unless for float64 or where PyTorch is to do it (``plain``), as for targets

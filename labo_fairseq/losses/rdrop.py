@@ -21,6 +21,7 @@ from torch.nn.functional import linear
 
 from .blockwise import (
     BlockKernel,
+    Kernel,
     Rows,
     accumulator,
     check_classes,
@@ -160,7 +161,7 @@ class _PairKernel(BlockKernel):
 class _RDropKernel:
     """R for each of the two rows of a token, which follow each other, the terms of L, and D."""
 
-    base: Any  # the kernel of L
+    base: Kernel  # of L
     alpha: float
     rows_together: ClassVar[int] = 2
 
@@ -169,7 +170,7 @@ class _RDropKernel:
         return self.base.fields + 1
 
     def reduce(self, rows: Rows, grad: Optional[Tensor] = None, scale: Optional[Tensor] = None) -> Tensor:
-        """See :meth:`.blockwise.BlockKernel.reduce`."""
+        """See :class:`.blockwise.Kernel`."""
         slope = None if grad is None else torch.empty_like(rows.logits)
         divergence = _PAIRS_ADJACENT.reduce(rows, slope, scale)
         terms = self.base.reduce(rows, grad, scale)  # may overwrite the logits

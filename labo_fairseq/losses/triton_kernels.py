@@ -1,10 +1,14 @@
-"""The LABO objective on a GPU: Triton kernels that read the logits once for the value and once for the gradient.
+"""The LABO objective on a GPU: Triton kernels that read the logits once, and once more from cache for their gradient.
 
-The first kernel streams a row and keeps m = max z, s = Σ e^(z−m), s_τ = Σ e^((z−m)/τ) and t = Σ (z−m)·e^(z−m); where
-the maximum grows, all three sums are carried over to the new one. For large τ, where s_τ/K differs from 1
-in its last digits alone, it also keeps u = Σ (e^((z−m)/τ) − 1); for τ = ∞, which is label smoothing, u = Σ (z−m) in the
-place of s_τ. The second kernel writes the gradient, scaled in
-float32 before it is rounded. Padding is neither read nor summed. Between the two only (4, N) numbers live.
+A program takes a row. Every thread streams columns of its own and keeps m = max z, s = Σ e^(z−m), s_τ = Σ e^((z−m)/τ)
+and t = Σ (z−m)·e^(z−m); where its maximum grows, all three sums are carried over to the new one. So are they where the
+sums of the threads are put together at the end, and not before: threads that wait for each other do not read. For
+large τ, where s_τ/K differs from 1 in its last digits alone, a thread also keeps u = Σ (e^((z−m)/τ) − 1); for τ = ∞,
+which is label smoothing, u = Σ (z−m) in the place of s_τ.
+
+The gradient is written by the same program, scaled in float32 before it is rounded; if what it was scaled by was not
+what the backward pass is given, it is multiplied once more there. In float16 it waits for the backward pass, whose
+scale saves it from 0: only (4, N) numbers live until then. Padding is neither read nor summed.
 
 The formulas are those of :mod:`.labo`, which serves every other device and float64. This module is imported only where
 Triton is installed.
@@ -22,8 +26,12 @@ from torch import Tensor
 from .blockwise import Block, Rows
 from .labo import LARGE_TAU, LaboOptions, LaboTerms
 
-_MAX_BLOCK = 4096
+# Of a program: threads / 32, columns that a thread reads at a time in pieces of 16 bytes, and columns in all.
 _WARPS = 8
+_PIECES = 2
+_MAX_BLOCK = 8192
+# in the place of −∞, so that 0·x is 0 and x − x is 0
+_LEAST = tl.constexpr(-3.0e38)
 
 
 @triton.jit
@@ -41,46 +49,101 @@ def _log1p(y):
 
 
 @triton.jit
-def _statistics(
-    logits, target, ignored, terms, saved, row_stride, n, k, inverse_tau, log_k, alpha, rho, z_loss,
-    adaptive: tl.constexpr, large_tau: tl.constexpr, uniform: tl.constexpr, block: tl.constexpr,
+def _thread_sum(tile):
+    """What every thread has of a tile, without a word to the others."""
+    return tl.sum(tl.sum(tile, axis=2), axis=0)
+
+
+@triton.jit
+def _columns_of_threads(k, pieces: tl.constexpr, threads: tl.constexpr, width: tl.constexpr):
+    block: tl.constexpr = pieces * threads * width
+    last = (k - 1) // block * block
+    columns = tl.zeros([threads], tl.int32) + last // threads
+    for piece in tl.static_range(pieces):
+        first = last + (piece * threads + tl.arange(0, threads)) * width
+        columns += tl.minimum(tl.maximum(k - first, 0), width)
+    return columns.to(tl.float32)
+
+
+@triton.jit
+def _write_gradient(
+    logits, grad, label, m, of_p, of_p_star, of_label, k, inverse_tau, block: tl.constexpr
 ):  # fmt: skip
+    """of_p·e^x − of_p_star·e^(x/τ) − of_label·onehot(label) of a row, in the place of the logits if need be."""
+    for start in range(0, k, block):
+        columns = start + tl.arange(0, block)
+        z = tl.load(logits + columns, mask=columns < k, other=float("-inf")).to(tl.float32)
+        x = tl.maximum(z - m, _LEAST)
+        g = of_p * tl.exp(x) - of_p_star * tl.exp(x * inverse_tau)
+        g -= tl.where(columns == label, of_label, 0.0)
+        tl.store(grad + columns, g.to(grad.dtype.element_ty), mask=columns < k)
+
+
+@triton.jit
+def _write_zeros(row, k, block: tl.constexpr):
+    for start in range(0, k, block):
+        columns = start + tl.arange(0, block)
+        tl.store(row + columns, tl.zeros([block], dtype=tl.float32).to(row.dtype.element_ty), mask=columns < k)
+
+
+@triton.jit
+def _statistics(
+    logits, target, ignored, scale, terms, saved, grad, row_stride, grad_stride, n, k,
+    inverse_tau, log_k, alpha, rho, z_loss,
+    adaptive: tl.constexpr, large_tau: tl.constexpr, uniform: tl.constexpr, with_grad: tl.constexpr,
+    scaled: tl.constexpr, pieces: tl.constexpr, threads: tl.constexpr, width: tl.constexpr,
+):  # fmt: skip
+    block: tl.constexpr = pieces * threads * width
     row = tl.program_id(0)
     skip = tl.load(ignored + row) != 0
     logits += row.to(tl.int64) * row_stride
-    m = -3.0e38
-    s = 0.0
-    s_tau = 0.0
-    t = 0.0
-    u = 0.0
+    label = tl.load(target + row)
+    # before any thread may put a gradient there
+    z_k = tl.load(logits + label, mask=skip == 0, other=0.0).to(tl.float32)
+    piece = (tl.arange(0, pieces) * (threads * width))[:, None, None]
+    tile = piece + (tl.arange(0, threads) * width)[None, :, None] + tl.arange(0, width)[None, None, :]
+    m = tl.full([threads], _LEAST, tl.float32)
+    s = tl.zeros([threads], tl.float32)
+    s_tau = tl.zeros([threads], tl.float32)
+    t = tl.zeros([threads], tl.float32)
+    u = tl.zeros([threads], tl.float32)
     # no pass over the columns where the target is ignored
     for start in range(0, tl.where(skip, 0, k), block):
-        columns = start + tl.arange(0, block)
-        z = tl.load(logits + columns, mask=columns < k, other=float("-inf")).to(tl.float32)
-        new_m = tl.maximum(m, tl.max(z, axis=0))
-        step = m - new_m
+        inside = start + tile < k
+        z = tl.load(logits + start + tile, mask=inside, other=float("-inf")).to(tl.float32)
+        new_m = tl.maximum(m, tl.max(tl.max(z, axis=2), axis=0))
+        step = tl.maximum(m - new_m, _LEAST)
         kept = tl.exp(step)
-        # finite, so that 0·x is 0
-        x = tl.maximum(z - new_m, -3.0e38)
+        x = tl.maximum(z - new_m[None, :, None], _LEAST)
         e = tl.exp(x)
-        t = kept * (t + step * s) + tl.sum(e * x, axis=0)
-        s = kept * s + tl.sum(e, axis=0)
+        t = kept * (t + step * s) + _thread_sum(e * x)
+        s = kept * s + _thread_sum(e)
+        # columns of a thread so far; only the last tile may be cut short
+        seen = start // threads
         if uniform:
-            u += start * step + tl.sum(tl.where(columns < k, x, 0.0), axis=0)
+            u += seen * step + _thread_sum(tl.where(inside, x, 0.0))
         else:
             kept_tau = tl.exp(step * inverse_tau)
-            s_tau = kept_tau * s_tau + tl.sum(tl.exp(x * inverse_tau), axis=0)
+            s_tau = kept_tau * s_tau + _thread_sum(tl.exp(x * inverse_tau))
             if large_tau:
-                new_u = tl.where(columns < k, _expm1(x * inverse_tau), 0.0)
-                u = kept_tau * u + start * _expm1(step * inverse_tau) + tl.sum(new_u, axis=0)
+                new_u = tl.where(inside, _expm1(x * inverse_tau), 0.0)
+                u = kept_tau * u + seen * _expm1(step * inverse_tau) + _thread_sum(new_u)
         m = new_m
     if skip:
         for field in tl.static_range(5):
             tl.store(terms + field * n + row, 0.0)
+        if with_grad:
+            _write_zeros(grad + row.to(tl.int64) * grad_stride, k, block)
     else:
-        x_k = tl.load(logits + tl.load(target + row)).to(tl.float32) - m
-        log_s = tl.log(s)
-        entropy = log_s - t / s
+        columns = _columns_of_threads(k, pieces, threads, width)
+        row_m = tl.max(m, axis=0)
+        step = tl.maximum(m - row_m, _LEAST)
+        kept = tl.exp(step)
+        row_t = tl.sum(kept * (t + step * s), axis=0)
+        row_s = tl.sum(kept * s, axis=0)
+        x_k = z_k - row_m
+        log_s = tl.log(row_s)
+        entropy = log_s - row_t / row_s
         a = alpha
         if adaptive:
             a = 1 - rho * entropy / log_k
@@ -88,110 +151,77 @@ def _statistics(
         # 0·inf is 0 here, as in the PyTorch path
         cross_entropy = tl.where(a == 1, 0.0, (1 - a) * nll)
         if uniform:
-            s_tau += k
-            p_star = 1 / s_tau
-            annealed = u / s_tau
+            row_s_tau = k.to(tl.float32)
+            p_star = 1 / row_s_tau
+            annealed = tl.sum(u + columns * step, axis=0) / row_s_tau
         else:
-            p_star = tl.exp(x_k * inverse_tau) / s_tau
-            log_mean = tl.log(s_tau) - log_k
+            kept_tau = tl.exp(step * inverse_tau)
+            row_s_tau = tl.sum(kept_tau * s_tau, axis=0)
+            p_star = tl.exp(x_k * inverse_tau) / row_s_tau
+            log_mean = tl.log(row_s_tau) - log_k
             if large_tau:
-                log_mean = tl.where(u > -0.5 * k, _log1p(u / k), log_mean)
+                row_u = tl.sum(kept_tau * u + columns * _expm1(step * inverse_tau), axis=0)
+                log_mean = tl.where(row_u > -0.5 * k, _log1p(row_u / k), log_mean)
             annealed = log_mean / inverse_tau
         loss = cross_entropy + a * (log_s - annealed)
-        lse = m + log_s
+        lse = row_m + log_s
         tl.store(terms + row, loss + z_loss * lse * lse)
         tl.store(terms + n + row, nll)
         tl.store(terms + 2 * n + row, a)
         tl.store(terms + 3 * n + row, entropy)
         tl.store(terms + 4 * n + row, p_star)
-        tl.store(saved + row, m)
-        tl.store(saved + n + row, s)
-        tl.store(saved + 2 * n + row, s_tau)
-        tl.store(saved + 3 * n + row, a)
+        of_p = (1 + 2 * z_loss * lse) / row_s
+        of_p_star = a / row_s_tau
+        if with_grad:
+            factor = 1.0
+            if scaled:
+                factor = tl.load(scale + row).to(tl.float32)
+            _write_gradient(
+                logits, grad + row.to(tl.int64) * grad_stride, label, row_m, factor * of_p, factor * of_p_star,
+                factor * (1 - a), k, inverse_tau, block,
+            )  # fmt: skip
+        else:
+            tl.store(saved + row, row_m)
+            tl.store(saved + n + row, of_p)
+            tl.store(saved + 2 * n + row, of_p_star)
+            tl.store(saved + 3 * n + row, 1 - a)
 
 
 @triton.jit
 def _gradient(
-    logits, target, ignored, saved, scale, grad, row_stride, grad_stride, n, k, inverse_tau, z_loss,
-    block: tl.constexpr,
+    logits, target, ignored, saved, scale, grad, row_stride, grad_stride, n, k, inverse_tau, block: tl.constexpr
 ):  # fmt: skip
     row = tl.program_id(0)
-    skip = tl.load(ignored + row) != 0
     logits += row.to(tl.int64) * row_stride
     grad += row.to(tl.int64) * grad_stride
-    if skip:
-        for start in range(0, k, block):
-            columns = start + tl.arange(0, block)
-            tl.store(grad + columns, tl.zeros([block], dtype=tl.float32).to(grad.dtype.element_ty), mask=columns < k)
+    if tl.load(ignored + row) != 0:
+        _write_zeros(grad, k, block)
     else:
         factor = tl.load(scale + row).to(tl.float32)
-        m = tl.load(saved + row)
-        s = tl.load(saved + n + row)
-        of_p = factor * (1 + 2 * z_loss * (m + tl.log(s))) / s
-        a = tl.load(saved + 3 * n + row)
-        of_p_star = factor * a / tl.load(saved + 2 * n + row)
-        label = tl.load(target + row)
+        m, of_p = tl.load(saved + row), factor * tl.load(saved + n + row)
+        of_p_star, of_label = factor * tl.load(saved + 2 * n + row), factor * tl.load(saved + 3 * n + row)
+        _write_gradient(
+            logits, grad, tl.load(target + row), m, of_p, of_p_star, of_label, k, inverse_tau, block
+        )  # fmt: skip
+
+
+@triton.jit
+def _multiply(rows, factor, row_stride, k, block: tl.constexpr):
+    row = tl.program_id(0)
+    rows += row.to(tl.int64) * row_stride
+    by = tl.load(factor + row).to(tl.float32)
+    if by != 1:
         for start in range(0, k, block):
             columns = start + tl.arange(0, block)
-            z = tl.load(logits + columns, mask=columns < k, other=float("-inf")).to(tl.float32)
-            x = tl.maximum(z - m, -3.0e38)  # finite, as above
-            g = of_p * tl.exp(x) - of_p_star * tl.exp(x * inverse_tau)
-            g -= tl.where(columns == label, factor * (1 - a), 0.0)
-            tl.store(grad + columns, g.to(grad.dtype.element_ty), mask=columns < k)
-
-
-def statistics(options: LaboOptions, logits: Tensor, target: Tensor, ignored: Tensor) -> Tuple[Tensor, Tensor]:
-    """The terms (5, N) of :class:`.labo.LaboTerms`, and what :func:`gradient` needs: (4, N), float32.
-
-    Logits are float32 or narrower, (N, K) with rows that are contiguous.
-    """
-    n, k = logits.shape
-    terms = torch.empty(5, n, dtype=torch.float32, device=logits.device)
-    saved = torch.empty(4, n, dtype=torch.float32, device=logits.device)
-    if n:
-        alpha = options.fixed_alpha
-        inverse_tau, fixed = 1 / options.tau, 0.0 if alpha is None else alpha
-        with torch.cuda.device_of(logits):  # Triton launches on the current device
-            _statistics[(n,)](
-                *(logits, target, ignored, terms, saved, logits.stride(0), n, k),
-                *(inverse_tau, math.log(k), fixed, options.rho, options.z_loss),
-                adaptive=alpha is None,
-                large_tau=options.tau > LARGE_TAU,
-                uniform=options.tau == math.inf,
-                block=_block(k),
-                num_warps=_WARPS,
-            )
-    return terms, saved
-
-
-def gradient(
-    options: LaboOptions,
-    logits: Tensor,
-    target: Tensor,
-    ignored: Tensor,
-    saved: Tensor,
-    scale: Optional[Tensor],
-    grad: Tensor,
-) -> None:
-    """Write ``scale``·∂R/∂z, (N, K), into ``grad``, which has contiguous rows and may be ``logits``.
-
-    ``scale`` is (N,), or None for 1.
-    """
-    n, k = logits.shape
-    if n:
-        scale = torch.ones_like(saved[0]) if scale is None else scale.contiguous()
-        with torch.cuda.device_of(logits):
-            _gradient[(n,)](
-                *(logits, target, ignored, saved, scale, grad, logits.stride(0), grad.stride(0)),
-                *(n, k, 1 / options.tau, options.z_loss),
-                block=_block(k),
-                num_warps=_WARPS,
-            )
+            value = tl.load(rows + columns, mask=columns < k, other=0.0).to(tl.float32)
+            tl.store(rows + columns, (by * value).to(rows.dtype.element_ty), mask=columns < k)
 
 
 @dataclass(frozen=True)
 class TritonKernel:
-    """What :class:`.blockwise.BlockKernel` is, for class indices as targets and with nothing ``beside`` them.
+    """A :class:`.blockwise.RowKernel` for class indices as targets, with nothing ``beside`` them.
+
+    Logits are float32 or narrower.
 
     Args:
         options: of the objective.
@@ -204,24 +234,74 @@ class TritonKernel:
     rows_together: ClassVar[int] = 1
 
     def reduce(self, rows: Rows, grad: Optional[Tensor] = None, scale: Optional[Tensor] = None) -> Tensor:
-        """See :meth:`.blockwise.BlockKernel.reduce`."""
-        logits = _contiguous_rows(rows.logits)
-        terms, saved = statistics(self.options, logits, rows.target, rows.ignored)
-        if grad is not None:
-            gradient(self.options, logits, rows.target, rows.ignored, saved, scale, grad)
-        return terms
+        """See :class:`.blockwise.Kernel`."""
+        return self._reduce(rows, grad, scale)[0]
 
     def reduce_and_save(self, rows: Rows) -> Tuple[Tensor, Tuple[Tensor, ...]]:
-        """The terms, and the statistics of each row, which save :meth:`gradient` a pass over the logits."""
-        terms, saved = statistics(self.options, _contiguous_rows(rows.logits), rows.target, rows.ignored)
+        """The terms, and what saves :meth:`gradient` a pass over the logits: four numbers of every row."""
+        terms, saved = self._reduce(rows)
         return terms, (saved,)
+
+    def _reduce(
+        self, rows: Rows, grad: Optional[Tensor] = None, scale: Optional[Tensor] = None
+    ) -> Tuple[Tensor, Tensor]:
+        logits = _contiguous_rows(rows.logits)
+        n, k = logits.shape
+        terms = torch.empty(self.fields, n, dtype=torch.float32, device=logits.device)
+        saved = terms.new_empty((4, 0 if grad is not None else n))
+        options, alpha = self.options, self.options.fixed_alpha
+        pieces, threads, width = _tile(k, logits.element_size())
+        if n:
+            with torch.cuda.device_of(logits):  # Triton launches on the current device
+                _statistics[(n,)](
+                    *(logits, rows.target, rows.ignored, terms if scale is None else scale.contiguous(), terms, saved),
+                    *(logits if grad is None else grad, logits.stride(0), 0 if grad is None else grad.stride(0)),
+                    *(n, k, 1 / options.tau, math.log(k), 0.0 if alpha is None else alpha, options.rho, options.z_loss),
+                    adaptive=alpha is None,
+                    large_tau=LARGE_TAU < options.tau < math.inf,
+                    uniform=options.tau == math.inf,
+                    with_grad=grad is not None,
+                    scaled=scale is not None,
+                    pieces=pieces,
+                    threads=threads,
+                    width=width,
+                    num_warps=_WARPS,
+                )
+        return terms, saved
 
     def gradient(self, rows: Rows, saved: Tuple[Tensor, ...], scale: Tensor) -> Tensor:
         """``scale``·∂R/∂z, (N, K), of the dtype of the logits."""
         logits = _contiguous_rows(rows.logits)
+        n, k = logits.shape
         grad = torch.empty(logits.shape, dtype=logits.dtype, device=logits.device)
-        gradient(self.options, logits, rows.target, rows.ignored, saved[0], scale, grad)
+        if not saved:  # an early gradient was given away
+            self.reduce(rows, grad, scale)
+        elif n:
+            with torch.cuda.device_of(logits):
+                _gradient[(n,)](
+                    *(logits, rows.target, rows.ignored, *saved, scale.contiguous(), grad),
+                    *(logits.stride(0), grad.stride(0), n, k, 1 / self.options.tau),
+                    block=_block(k),
+                    num_warps=_WARPS,
+                )
         return grad
+
+    def makes_gradient_early(self, logits: Tensor) -> bool:
+        """In the forward pass the row is in cache; float16 is too narrow for a gradient without its scale."""
+        return logits.dtype != torch.float16
+
+    def reduce_early(self, rows: Rows) -> Tuple[Tensor, Tensor, Tensor]:
+        """See :class:`.blockwise.RowKernel`."""
+        grad = torch.empty(rows.logits.shape, dtype=rows.logits.dtype, device=rows.logits.device)
+        terms = self.reduce(rows, grad)
+        return terms, grad, terms.new_ones(())
+
+    def multiply(self, grad: Tensor, factor: Tensor) -> None:
+        """See :class:`.blockwise.RowKernel`; the host does not wait to learn whether there is anything to do."""
+        n, k = grad.shape
+        if n:
+            with torch.cuda.device_of(grad):
+                _multiply[(n,)](grad, factor.contiguous(), grad.stride(0), k, block=_block(k), num_warps=_WARPS)
 
 
 def _contiguous_rows(logits: Tensor) -> Tensor:
@@ -230,3 +310,11 @@ def _contiguous_rows(logits: Tensor) -> Tensor:
 
 def _block(k: int) -> int:
     return min(_MAX_BLOCK, triton.next_power_of_2(k))
+
+
+def _tile(k: int, item_size: int) -> Tuple[int, int, int]:
+    """Pieces, threads and width, whose product is the number of columns that a program reads at a time."""
+    block = _block(k)
+    width = min(16 // item_size, block)
+    threads = min(32 * _WARPS, block // width)
+    return min(_PIECES, block // (width * threads)), threads, width

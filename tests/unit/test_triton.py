@@ -23,19 +23,21 @@ from triton.compiler import ASTSource
 from labo_fairseq.losses import triton_kernels
 
 scalars = {"row_stride": "i32", "grad_stride": "i32", "n": "i32", "k": "i32", "target": "*i64", "ignored": "*i1"}
-for kernel in (triton_kernels._statistics, triton_kernels._gradient):
+for kernel in (triton_kernels._statistics, triton_kernels._gradient, triton_kernels._multiply):
     for architecture, dtype, uniform in (
         (70, "fp16", False), (80, "fp16", False), (90, "bf16", False), (90, "fp32", False), (90, "bf16", True)
     ):
         adaptive = dtype != "fp32" and not uniform
-        kinds = {**scalars, "logits": "*" + dtype, "grad": "*" + dtype}
-        kinds.update({name: "*fp32" for name in ("terms", "saved", "scale")})
+        kinds = {**scalars, **dict.fromkeys(("logits", "grad", "rows"), "*" + dtype)}
+        kinds.update(dict.fromkeys(("terms", "saved", "scale", "factor"), "*fp32"))
         fixed = {"adaptive": adaptive, "large_tau": dtype == "fp32", "uniform": uniform, "block": 4096}
+        fixed.update(with_grad=dtype != "fp16", scaled=uniform, pieces=2, threads=256, width=128 // int(dtype[-2:]))
         names = kernel.arg_names
         signature = {name: "constexpr" if name in fixed else kinds.get(name, "fp32") for name in names}
         constants = {(names.index(name),): value for name, value in fixed.items() if name in names}
         source = ASTSource(fn=kernel, signature=signature, constexprs=constants)
-        assert "cubin" in triton.compile(source, target=GPUTarget("cuda", architecture, 32)).asm
+        target = GPUTarget("cuda", architecture, 32)
+        assert "cubin" in triton.compile(source, target=target, options={"num_warps": 8}).asm
 """
 
 
