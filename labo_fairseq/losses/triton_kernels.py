@@ -1,20 +1,24 @@
 """The LABO objective on a GPU: Triton kernels that read the logits once, and once more from cache for their gradient.
 
-A program takes a row. Every thread streams columns of its own and keeps m = max z, s = Σ e^(z−m), s_τ = Σ e^((z−m)/τ)
-and t = Σ (z−m)·e^(z−m); where its maximum grows, all three sums are carried over to the new one. So are they where the
-sums of the threads are put together at the end, and not before: threads that wait for each other do not read. For
-large τ, where s_τ/K differs from 1 in its last digits alone, a thread also keeps u = Σ (e^((z−m)/τ) − 1); for τ = ∞,
-which is label smoothing, u = Σ (z−m) in the place of s_τ.
+A program takes a row. Every thread streams columns of its own and keeps r, the largest z·log₂e so far, and of
+y = z·log₂e − r the sums s = Σ 2^y = Σ e^(z−m), s_τ = Σ 2^(y/τ) and t = Σ y·2^y; where its maximum grows, all three are
+carried over to the new one. So are they where the sums of the threads are put together at the end, and not before:
+threads that wait for each other do not read. For large τ, where s_τ/K differs from 1 in its last digits alone, a thread
+also keeps u = Σ (2^(y/τ) − 1); for τ = ∞, which is label smoothing, u = Σ y in the place of s_τ.
 
 The gradient is written by the same program, scaled in float32 before it is rounded; if what it was scaled by was not
 what the backward pass is given, it is multiplied once more there. In float16 it waits for the backward pass, whose
 scale saves it from 0: only (4, N) numbers live until then. Padding is neither read nor summed.
+
+Half precision is bound by instructions, not by memory: hence powers of 2, for which a GPU has one, and nothing in the
+loops that can be outside.
 
 The formulas are those of :mod:`.labo`, which serves every other device and float64. This module is imported only where
 Triton is installed.
 """
 
 import math
+import os
 from dataclasses import dataclass
 from typing import ClassVar, Optional, Tuple
 
@@ -22,16 +26,30 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton.language.extra import libdevice
 
 from .blockwise import Block, Rows
 from .labo import LARGE_TAU, LaboOptions, LaboTerms
 
-# Of a program: threads / 32, columns that a thread reads at a time in pieces of 16 bytes, and columns in all.
+# Of a program: threads / 32, pieces of 16 bytes that a thread reads at a time, and the columns of a step of the
+# gradient.
 _WARPS = 8
-_PIECES = 2
-_MAX_BLOCK = 8192
+_PIECES = 1
+_MAX_BLOCK = 4096
 # in the place of −∞, so that 0·x is 0 and x − x is 0
 _LEAST = tl.constexpr(-3.0e38)
+_LOG2_E = tl.constexpr(math.log2(math.e))
+_LN_2 = tl.constexpr(math.log(2))
+_INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
+
+
+@triton.jit
+def _exp2(y):
+    """2^y; Triton's own takes four instructions, to keep what is below 1e-38."""
+    if _INTERPRETED:
+        return tl.exp2(y)
+    else:
+        return libdevice.exp2(y)
 
 
 @triton.jit
@@ -67,16 +85,31 @@ def _columns_of_threads(k, pieces: tl.constexpr, threads: tl.constexpr, width: t
 
 @triton.jit
 def _write_gradient(
-    logits, grad, label, m, of_p, of_p_star, of_label, k, inverse_tau, block: tl.constexpr
+    logits, grad, label, z_k, reference, of_p, of_p_star, of_label, k, inverse_tau,
+    uniform: tl.constexpr, block: tl.constexpr,
 ):  # fmt: skip
-    """of_p·e^x − of_p_star·e^(x/τ) − of_label·onehot(label) of a row, in the place of the logits if need be."""
-    for start in range(0, k, block):
-        columns = start + tl.arange(0, block)
-        z = tl.load(logits + columns, mask=columns < k, other=float("-inf")).to(tl.float32)
-        x = tl.maximum(z - m, _LEAST)
-        g = of_p * tl.exp(x) - of_p_star * tl.exp(x * inverse_tau)
-        g -= tl.where(columns == label, of_label, 0.0)
+    """of_p·2^y − of_p_star·2^(y/τ) − of_label·onehot(label) of a row, in the place of the logits if need be."""
+    steps = (k + block - 1) // block
+    for step in range(steps):
+        # backwards, for the end of the row is what was read last
+        columns = (steps - 1 - step) * block + tl.arange(0, block)
+        z = tl.load(logits + columns, mask=columns < k, other=0.0).to(tl.float32)
+        g = _mixture(tl.fma(z, _LOG2_E, -reference), of_p, of_p_star, inverse_tau, uniform)
         tl.store(grad + columns, g.to(grad.dtype.element_ty), mask=columns < k)
+    # once instead of a question at every column; what another thread wrote there comes first
+    tl.debug_barrier()
+    g_k = _mixture(tl.fma(z_k, _LOG2_E, -reference), of_p, of_p_star, inverse_tau, uniform) - of_label
+    tl.store(grad + label, g_k.to(grad.dtype.element_ty))
+
+
+@triton.jit
+def _mixture(y, of_p, of_p_star, inverse_tau, uniform: tl.constexpr):
+    mixture = of_p * _exp2(y)
+    if uniform:  # whatever y is
+        mixture -= of_p_star
+    else:
+        mixture -= of_p_star * _exp2(y * inverse_tau)
+    return mixture
 
 
 @triton.jit
@@ -91,9 +124,8 @@ def _statistics(
     logits, target, ignored, scale, terms, saved, grad, row_stride, grad_stride, n, k,
     inverse_tau, log_k, alpha, rho, z_loss,
     adaptive: tl.constexpr, large_tau: tl.constexpr, uniform: tl.constexpr, with_grad: tl.constexpr,
-    scaled: tl.constexpr, pieces: tl.constexpr, threads: tl.constexpr, width: tl.constexpr,
+    scaled: tl.constexpr, pieces: tl.constexpr, threads: tl.constexpr, width: tl.constexpr, block: tl.constexpr,
 ):  # fmt: skip
-    block: tl.constexpr = pieces * threads * width
     row = tl.program_id(0)
     skip = tl.load(ignored + row) != 0
     logits += row.to(tl.int64) * row_stride
@@ -102,33 +134,33 @@ def _statistics(
     z_k = tl.load(logits + label, mask=skip == 0, other=0.0).to(tl.float32)
     piece = (tl.arange(0, pieces) * (threads * width))[:, None, None]
     tile = piece + (tl.arange(0, threads) * width)[None, :, None] + tl.arange(0, width)[None, None, :]
-    m = tl.full([threads], _LEAST, tl.float32)
+    r = tl.full([threads], _LEAST, tl.float32)
     s = tl.zeros([threads], tl.float32)
     s_tau = tl.zeros([threads], tl.float32)
     t = tl.zeros([threads], tl.float32)
     u = tl.zeros([threads], tl.float32)
     # no pass over the columns where the target is ignored
-    for start in range(0, tl.where(skip, 0, k), block):
+    for start in range(0, tl.where(skip, 0, k), pieces * threads * width):
         inside = start + tile < k
         z = tl.load(logits + start + tile, mask=inside, other=float("-inf")).to(tl.float32)
-        new_m = tl.maximum(m, tl.max(tl.max(z, axis=2), axis=0))
-        step = tl.maximum(m - new_m, _LEAST)
-        kept = tl.exp(step)
-        x = tl.maximum(z - new_m[None, :, None], _LEAST)
-        e = tl.exp(x)
-        t = kept * (t + step * s) + _thread_sum(e * x)
+        new_r = tl.maximum(r, tl.max(tl.max(z, axis=2), axis=0) * _LOG2_E)
+        step = tl.maximum(r - new_r, _LEAST)
+        kept = _exp2(step)
+        y = tl.maximum(tl.fma(z, _LOG2_E, -new_r[None, :, None]), _LEAST)
+        e = _exp2(y)
+        t = kept * (t + step * s) + _thread_sum(e * y)
         s = kept * s + _thread_sum(e)
         # columns of a thread so far; only the last tile may be cut short
         seen = start // threads
         if uniform:
-            u += seen * step + _thread_sum(tl.where(inside, x, 0.0))
+            u += seen * step + _thread_sum(tl.where(inside, y, 0.0))
         else:
-            kept_tau = tl.exp(step * inverse_tau)
-            s_tau = kept_tau * s_tau + _thread_sum(tl.exp(x * inverse_tau))
+            kept_tau = _exp2(step * inverse_tau)
+            s_tau = kept_tau * s_tau + _thread_sum(_exp2(y * inverse_tau))
             if large_tau:
-                new_u = tl.where(inside, _expm1(x * inverse_tau), 0.0)
-                u = kept_tau * u + seen * _expm1(step * inverse_tau) + _thread_sum(new_u)
-        m = new_m
+                new_u = tl.where(inside, _expm1(y * (_LN_2 * inverse_tau)), 0.0)
+                u = kept_tau * u + seen * _expm1(step * (_LN_2 * inverse_tau)) + _thread_sum(new_u)
+        r = new_r
     if skip:
         for field in tl.static_range(5):
             tl.store(terms + field * n + row, 0.0)
@@ -136,35 +168,35 @@ def _statistics(
             _write_zeros(grad + row.to(tl.int64) * grad_stride, k, block)
     else:
         columns = _columns_of_threads(k, pieces, threads, width)
-        row_m = tl.max(m, axis=0)
-        step = tl.maximum(m - row_m, _LEAST)
-        kept = tl.exp(step)
-        row_t = tl.sum(kept * (t + step * s), axis=0)
+        reference = tl.max(r, axis=0)
+        step = tl.maximum(r - reference, _LEAST)
+        kept = _exp2(step)
+        row_t = _LN_2 * tl.sum(kept * (t + step * s), axis=0)
         row_s = tl.sum(kept * s, axis=0)
-        x_k = z_k - row_m
+        y_k = tl.fma(z_k, _LOG2_E, -reference)
         log_s = tl.log(row_s)
         entropy = log_s - row_t / row_s
         a = alpha
         if adaptive:
             a = 1 - rho * entropy / log_k
-        nll = log_s - x_k
+        nll = log_s - _LN_2 * y_k
         # 0·inf is 0 here, as in the PyTorch path
         cross_entropy = tl.where(a == 1, 0.0, (1 - a) * nll)
         if uniform:
             row_s_tau = k.to(tl.float32)
             p_star = 1 / row_s_tau
-            annealed = tl.sum(u + columns * step, axis=0) / row_s_tau
+            annealed = _LN_2 * tl.sum(u + columns * step, axis=0) / row_s_tau
         else:
-            kept_tau = tl.exp(step * inverse_tau)
+            kept_tau = _exp2(step * inverse_tau)
             row_s_tau = tl.sum(kept_tau * s_tau, axis=0)
-            p_star = tl.exp(x_k * inverse_tau) / row_s_tau
+            p_star = _exp2(y_k * inverse_tau) / row_s_tau
             log_mean = tl.log(row_s_tau) - log_k
             if large_tau:
-                row_u = tl.sum(kept_tau * u + columns * _expm1(step * inverse_tau), axis=0)
+                row_u = tl.sum(kept_tau * u + columns * _expm1(step * (_LN_2 * inverse_tau)), axis=0)
                 log_mean = tl.where(row_u > -0.5 * k, _log1p(row_u / k), log_mean)
             annealed = log_mean / inverse_tau
         loss = cross_entropy + a * (log_s - annealed)
-        lse = row_m + log_s
+        lse = _LN_2 * reference + log_s
         tl.store(terms + row, loss + z_loss * lse * lse)
         tl.store(terms + n + row, nll)
         tl.store(terms + 2 * n + row, a)
@@ -177,11 +209,11 @@ def _statistics(
             if scaled:
                 factor = tl.load(scale + row).to(tl.float32)
             _write_gradient(
-                logits, grad + row.to(tl.int64) * grad_stride, label, row_m, factor * of_p, factor * of_p_star,
-                factor * (1 - a), k, inverse_tau, block,
+                logits, grad + row.to(tl.int64) * grad_stride, label, z_k, reference,
+                factor * of_p, factor * of_p_star, factor * (1 - a), k, inverse_tau, uniform, block,
             )  # fmt: skip
         else:
-            tl.store(saved + row, row_m)
+            tl.store(saved + row, reference)
             tl.store(saved + n + row, of_p)
             tl.store(saved + 2 * n + row, of_p_star)
             tl.store(saved + 3 * n + row, 1 - a)
@@ -189,7 +221,8 @@ def _statistics(
 
 @triton.jit
 def _gradient(
-    logits, target, ignored, saved, scale, grad, row_stride, grad_stride, n, k, inverse_tau, block: tl.constexpr
+    logits, target, ignored, saved, scale, grad, row_stride, grad_stride, n, k, inverse_tau,
+    uniform: tl.constexpr, block: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0)
     logits += row.to(tl.int64) * row_stride
@@ -197,11 +230,12 @@ def _gradient(
     if tl.load(ignored + row) != 0:
         _write_zeros(grad, k, block)
     else:
+        label = tl.load(target + row)
         factor = tl.load(scale + row).to(tl.float32)
-        m, of_p = tl.load(saved + row), factor * tl.load(saved + n + row)
-        of_p_star, of_label = factor * tl.load(saved + 2 * n + row), factor * tl.load(saved + 3 * n + row)
+        of_p, of_p_star = factor * tl.load(saved + n + row), factor * tl.load(saved + 2 * n + row)
         _write_gradient(
-            logits, grad, tl.load(target + row), m, of_p, of_p_star, of_label, k, inverse_tau, block
+            logits, grad, label, tl.load(logits + label).to(tl.float32), tl.load(saved + row),
+            of_p, of_p_star, factor * tl.load(saved + 3 * n + row), k, inverse_tau, uniform, block,
         )  # fmt: skip
 
 
@@ -265,6 +299,7 @@ class TritonKernel:
                     pieces=pieces,
                     threads=threads,
                     width=width,
+                    block=_block(k),
                     num_warps=_WARPS,
                 )
         return terms, saved
@@ -281,6 +316,7 @@ class TritonKernel:
                 _gradient[(n,)](
                     *(logits, rows.target, rows.ignored, *saved, scale.contiguous(), grad),
                     *(logits.stride(0), grad.stride(0), n, k, 1 / self.options.tau),
+                    uniform=self.options.tau == math.inf,
                     block=_block(k),
                     num_warps=_WARPS,
                 )
