@@ -15,7 +15,7 @@ time     median over the rounds of (time / time of fairseq's label smoothing in 
          time, which other programs on the machine disturb less.
 memory   extra peak memory (above the inputs), over that of fairseq's label smoothing. On a CPU: the peak of the
          resident set, reset after the inputs are made, each method in a fresh process. On a GPU: the allocator's.
-         On a GPU a method runs ten times in a round, one after the other, so that the host is ahead as in a training.
+         On a GPU a method runs five times in a round, one after the other, so that the host is ahead as in a training.
 floor    the least that a gradient takes: logits read once and it written once, which is what copying the logits
          moves, and on a CPU two exponentials of every logit, in float32 and in cache, of p and of P*. Both are
          measured in every round (the rows "copy", "exponentials"); the column is the share of the method's time that
@@ -252,7 +252,7 @@ def measure_times(case: Case, comparison: str, rounds: int) -> Dict[str, List[Tu
             del methods[name]
         drop_gradients(inputs)
     times: Dict[str, List[Tuple[float, float]]] = {name: [] for name in methods}
-    repetitions = 10 if case.device == "cuda" else 1
+    repetitions = 5 if case.device == "cuda" else 1
     for _ in range(rounds):
         for name, method in methods.items():
             synchronize(case)

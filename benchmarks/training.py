@@ -101,8 +101,16 @@ def _run(config: Config, data: Prepared, folder: Path) -> Path:
     return save
 
 
+def train_alone(config: Config, data: Prepared) -> Measured:
+    """One training."""
+    if torch.cuda.is_available():
+        return train(config, data)
+    with get_context("spawn").Pool(1) as pool:
+        return pool.apply(train, (config, data))
+
+
 def train(config: Config, data: Prepared) -> Measured:
-    """One training; call it in a fresh process, whose children it accounts for."""
+    """One training; on a CPU call it in a fresh process, whose children it accounts for."""
     with tempfile.TemporaryDirectory() as work:
         _run(config, data, Path(work))
         curves = read_curves(Path(work) / "train.log")["train"]
@@ -122,8 +130,7 @@ def measure(configs: Dict[str, Config], data: Prepared, rounds: int) -> List[Dic
         for _ in range(rounds):
             for method, config in configs.items():
                 bar.set_description(method)
-                with get_context("spawn").Pool(1) as pool:
-                    measured[method].append(pool.apply(train, (config, data)))
+                measured[method].append(train_alone(config, data))
                 bar.update()
     rows = []
     for method, mine in measured.items():

@@ -6,9 +6,9 @@
 #   bash scripts/benchmark_gpu.sh --out DIR
 #   bash scripts/benchmark_gpu.sh --try --out DIR    on the CPU, at sizes that measure nothing
 #   LABO_VENV=none bash scripts/benchmark_gpu.sh     with the python on the PATH and its torch, installing nothing
-#   bash scripts/benchmark_gpu.sh --data DIR         with the corpus of benchmarks/training.py prepared in DIR before
+#   bash scripts/benchmark_gpu.sh -- OPTIONS         with options of benchmarks/training.py, such as --methods ls labo
 #
-# On a machine without network: LABO_VENV=none, wheels carried there, and --data.
+# On a machine without network: LABO_VENV=none, wheels carried there, and -- --data DIR, prepared where there is one.
 # Liger-Kernel and cut-cross-entropy: pip install liger-kernel cut-cross-entropy
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -16,16 +16,20 @@ source scripts/environment.sh
 
 out=results/gpu
 device=cuda
-tests=(-m gpu tests/unit)
+tests=(-m gpu tests/unit/test_triton.py)
 comparisons=(logits baselines rdrop projection)
 shapes=(2048x10000 4096x40000 8192x131072)
 dtypes=(float32 bfloat16 float16)
-rounds=7
-training=(--updates 60 --rounds 1 --vocabulary 10000 model=transformer_base)
+rounds=5
+training=(model=transformer_base common.fp16=true --updates 60 --rounds 1 --vocabulary 10000)
 while [ $# -gt 0 ]; do
     case "$1" in
         --out) out="${2:?--out needs a directory}" && shift ;;
-        --data) training+=(--data "${2:?--data needs a directory}") && shift ;;
+        --)
+            shift
+            training+=("$@")
+            break
+            ;;
         --try)
             device=cpu
             tests=(--version)
@@ -41,7 +45,7 @@ while [ $# -gt 0 ]; do
             exit 0
             ;;
         *)
-            echo "$0: unknown option $1: expected --out DIR, --data DIR or --try" >&2
+            echo "$0: unknown option $1: expected --out DIR, --try or -- OPTIONS" >&2
             exit 2
             ;;
     esac

@@ -20,7 +20,7 @@ Triton is installed.
 import math
 import os
 from dataclasses import dataclass
-from typing import ClassVar, Optional, Tuple
+from typing import ClassVar, Dict, Optional, Tuple
 
 import torch
 import triton
@@ -31,11 +31,12 @@ from triton.language.extra import libdevice
 from .blockwise import Block, Rows
 from .labo import LARGE_TAU, LaboOptions, LaboTerms
 
-# Of a program: threads / 32, pieces of 16 bytes that a thread reads at a time, and the columns of a step of the
-# gradient.
-_WARPS = 8
-_PIECES = 1
+# Columns of a step of the gradient, as many as do on an H200; long rows take more, of more threads, for fewer of them
+# are in cache at a time.
 _MAX_BLOCK = 4096
+_MAX_BLOCK_LONG = 8192
+_LONG_ROW = 16384
+_COLUMNS_PER_THREAD = 16
 # in the place of −∞, so that 0·x is 0 and x − x is 0
 _LEAST = tl.constexpr(-3.0e38)
 _LOG2_E = tl.constexpr(math.log2(math.e))
@@ -67,20 +68,10 @@ def _log1p(y):
 
 
 @triton.jit
-def _thread_sum(tile):
-    """What every thread has of a tile, without a word to the others."""
-    return tl.sum(tl.sum(tile, axis=2), axis=0)
-
-
-@triton.jit
-def _columns_of_threads(k, pieces: tl.constexpr, threads: tl.constexpr, width: tl.constexpr):
-    block: tl.constexpr = pieces * threads * width
-    last = (k - 1) // block * block
-    columns = tl.zeros([threads], tl.int32) + last // threads
-    for piece in tl.static_range(pieces):
-        first = last + (piece * threads + tl.arange(0, threads)) * width
-        columns += tl.minimum(tl.maximum(k - first, 0), width)
-    return columns.to(tl.float32)
+def _columns_of_threads(k, threads: tl.constexpr, width: tl.constexpr):
+    last = (k - 1) // (threads * width) * (threads * width)
+    rest = k - last - tl.arange(0, threads) * width
+    return (last // threads + tl.minimum(tl.maximum(rest, 0), width)).to(tl.float32)
 
 
 @triton.jit
@@ -124,7 +115,7 @@ def _statistics(
     logits, target, ignored, scale, terms, saved, grad, row_stride, grad_stride, n, k,
     inverse_tau, log_k, alpha, rho, z_loss,
     adaptive: tl.constexpr, large_tau: tl.constexpr, uniform: tl.constexpr, with_grad: tl.constexpr,
-    scaled: tl.constexpr, pieces: tl.constexpr, threads: tl.constexpr, width: tl.constexpr, block: tl.constexpr,
+    scaled: tl.constexpr, threads: tl.constexpr, width: tl.constexpr, block: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0)
     skip = tl.load(ignored + row) != 0
@@ -132,34 +123,33 @@ def _statistics(
     label = tl.load(target + row)
     # before any thread may put a gradient there
     z_k = tl.load(logits + label, mask=skip == 0, other=0.0).to(tl.float32)
-    piece = (tl.arange(0, pieces) * (threads * width))[:, None, None]
-    tile = piece + (tl.arange(0, threads) * width)[None, :, None] + tl.arange(0, width)[None, None, :]
+    tile = (tl.arange(0, threads) * width)[:, None] + tl.arange(0, width)[None, :]
     r = tl.full([threads], _LEAST, tl.float32)
     s = tl.zeros([threads], tl.float32)
     s_tau = tl.zeros([threads], tl.float32)
     t = tl.zeros([threads], tl.float32)
     u = tl.zeros([threads], tl.float32)
     # no pass over the columns where the target is ignored
-    for start in range(0, tl.where(skip, 0, k), pieces * threads * width):
+    for start in range(0, tl.where(skip, 0, k), threads * width):
         inside = start + tile < k
         z = tl.load(logits + start + tile, mask=inside, other=float("-inf")).to(tl.float32)
-        new_r = tl.maximum(r, tl.max(tl.max(z, axis=2), axis=0) * _LOG2_E)
+        new_r = tl.maximum(r, tl.max(z, axis=1) * _LOG2_E)
         step = tl.maximum(r - new_r, _LEAST)
         kept = _exp2(step)
-        y = tl.maximum(tl.fma(z, _LOG2_E, -new_r[None, :, None]), _LEAST)
+        y = tl.maximum(tl.fma(z, _LOG2_E, -new_r[:, None]), _LEAST)
         e = _exp2(y)
-        t = kept * (t + step * s) + _thread_sum(e * y)
-        s = kept * s + _thread_sum(e)
+        t = kept * (t + step * s) + tl.sum(e * y, axis=1)
+        s = kept * s + tl.sum(e, axis=1)
         # columns of a thread so far; only the last tile may be cut short
         seen = start // threads
         if uniform:
-            u += seen * step + _thread_sum(tl.where(inside, y, 0.0))
+            u += seen * step + tl.sum(tl.where(inside, y, 0.0), axis=1)
         else:
             kept_tau = _exp2(step * inverse_tau)
-            s_tau = kept_tau * s_tau + _thread_sum(_exp2(y * inverse_tau))
+            s_tau = kept_tau * s_tau + tl.sum(_exp2(y * inverse_tau), axis=1)
             if large_tau:
                 new_u = tl.where(inside, _expm1(y * (_LN_2 * inverse_tau)), 0.0)
-                u = kept_tau * u + seen * _expm1(step * (_LN_2 * inverse_tau)) + _thread_sum(new_u)
+                u = kept_tau * u + seen * _expm1(step * (_LN_2 * inverse_tau)) + tl.sum(new_u, axis=1)
         r = new_r
     if skip:
         for field in tl.static_range(5):
@@ -167,7 +157,7 @@ def _statistics(
         if with_grad:
             _write_zeros(grad + row.to(tl.int64) * grad_stride, k, block)
     else:
-        columns = _columns_of_threads(k, pieces, threads, width)
+        columns = _columns_of_threads(k, threads, width)
         reference = tl.max(r, axis=0)
         step = tl.maximum(r - reference, _LEAST)
         kept = _exp2(step)
@@ -284,7 +274,7 @@ class TritonKernel:
         terms = torch.empty(self.fields, n, dtype=torch.float32, device=logits.device)
         saved = terms.new_empty((4, 0 if grad is not None else n))
         options, alpha = self.options, self.options.fixed_alpha
-        pieces, threads, width = _tile(k, logits.element_size())
+        threads, width = _tile(k, logits.element_size())
         if n:
             with torch.cuda.device_of(logits):  # Triton launches on the current device
                 _statistics[(n,)](
@@ -296,11 +286,9 @@ class TritonKernel:
                     uniform=options.tau == math.inf,
                     with_grad=grad is not None,
                     scaled=scale is not None,
-                    pieces=pieces,
                     threads=threads,
                     width=width,
-                    block=_block(k),
-                    num_warps=_WARPS,
+                    **_shape(k),
                 )
         return terms, saved
 
@@ -317,8 +305,7 @@ class TritonKernel:
                     *(logits, rows.target, rows.ignored, *saved, scale.contiguous(), grad),
                     *(logits.stride(0), grad.stride(0), n, k, 1 / self.options.tau),
                     uniform=self.options.tau == math.inf,
-                    block=_block(k),
-                    num_warps=_WARPS,
+                    **_shape(k),
                 )
         return grad
 
@@ -337,20 +324,21 @@ class TritonKernel:
         n, k = grad.shape
         if n:
             with torch.cuda.device_of(grad):
-                _multiply[(n,)](grad, factor.contiguous(), grad.stride(0), k, block=_block(k), num_warps=_WARPS)
+                _multiply[(n,)](grad, factor.contiguous(), grad.stride(0), k, **_shape(k))
 
 
 def _contiguous_rows(logits: Tensor) -> Tensor:
     return logits if logits.stride(1) == 1 else logits.contiguous()
 
 
-def _block(k: int) -> int:
-    return min(_MAX_BLOCK, triton.next_power_of_2(k))
+def _shape(k: int) -> Dict[str, int]:
+    """Of a program for rows of ``k`` columns: how many it takes in a step, and its threads, in warps of 32."""
+    most = _MAX_BLOCK if k <= _LONG_ROW else _MAX_BLOCK_LONG
+    return {"block": min(most, triton.next_power_of_2(k)), "num_warps": most // (32 * _COLUMNS_PER_THREAD) or 1}
 
 
-def _tile(k: int, item_size: int) -> Tuple[int, int, int]:
-    """Pieces, threads and width, whose product is the number of columns that a program reads at a time."""
-    block = _block(k)
-    width = min(16 // item_size, block)
-    threads = min(32 * _WARPS, block // width)
-    return min(_PIECES, block // (width * threads)), threads, width
+def _tile(k: int, item_size: int) -> Tuple[int, int]:
+    """Threads, and the columns that each reads at a time: 16 bytes."""
+    shape = _shape(k)
+    width = min(16 // item_size, shape["block"])
+    return min(32 * shape["num_warps"], shape["block"] // width), width

@@ -31,7 +31,7 @@ for kernel in (triton_kernels._statistics, triton_kernels._gradient, triton_kern
         kinds = {**scalars, **dict.fromkeys(("logits", "grad", "rows"), "*" + dtype)}
         kinds.update(dict.fromkeys(("terms", "saved", "scale", "factor"), "*fp32"))
         fixed = {"adaptive": adaptive, "large_tau": dtype == "fp32", "uniform": uniform, "block": 4096}
-        fixed.update(with_grad=dtype != "fp16", scaled=uniform, pieces=2, threads=256, width=128 // int(dtype[-2:]))
+        fixed.update(with_grad=dtype != "fp16", scaled=uniform, threads=256, width=128 // int(dtype[-2:]))
         names = kernel.arg_names
         signature = {name: "constexpr" if name in fixed else kinds.get(name, "fp32") for name in names}
         constants = {(names.index(name),): value for name, value in fixed.items() if name in names}
