@@ -247,8 +247,10 @@ def measure_times(case: Case, comparison: str, rounds: int) -> Dict[str, List[Tu
     for name, method in list(methods.items()):  # warms up, too
         try:
             method(inputs)
-        except torch.cuda.OutOfMemoryError:
-            print(f"{name}: not enough memory for {case.tokens} x {case.vocabulary}, {case.dtype}")
+        except (torch.cuda.OutOfMemoryError, AssertionError) as error:  # cut CE asserts that its dtype is a narrow one
+            if name == BASE or name.startswith("LABO"):
+                raise
+            print(f"{name} is left out, {case.tokens} x {case.vocabulary}, {case.dtype}: {error}")
             del methods[name]
         drop_gradients(inputs)
     times: Dict[str, List[Tuple[float, float]]] = {name: [] for name in methods}

@@ -21,7 +21,7 @@ comparisons=(logits baselines rdrop projection)
 shapes=(2048x10000 4096x40000 8192x131072)
 dtypes=(float32 bfloat16 float16)
 rounds=5
-training=(model=transformer_base common.fp16=true --updates 60 --rounds 1 --vocabulary 10000)
+training=(model=transformer_base --updates 60 --rounds 1 --vocabulary 10000)
 while [ $# -gt 0 ]; do
     case "$1" in
         --out) out="${2:?--out needs a directory}" && shift ;;

@@ -144,7 +144,7 @@ def _counts(value: Any) -> bool:
 
 
 def for_machines(config: Config, machines: Machines) -> Config:
-    """``config`` with the precision and the number of workers that ``machines`` allow.
+    """``config`` with the number of workers that ``machines`` allow, and their precision unless it names one itself.
 
     The configuration says how many tokens an update sees: ``max_tokens`` times ``update_freq``. However many workers
     share them, it stays that many: fewer micro-batches first, and smaller ones where there is only one.
@@ -152,11 +152,16 @@ def for_machines(config: Config, machines: Machines) -> Config:
     Raises:
         UserError: no GPU is used and the precision needs one, or see :func:`for_workers`.
     """
-    halves = [name for name in ("fp16", "memory_efficient_fp16", "amp") if config.get("common", {}).get(name)]
-    if halves and not machines.used_gpus:
-        raise UserError(f"common.{halves[0]} needs a GPU, and none is used here: leave it out")
     fitted = deepcopy(config)
-    fitted.setdefault("common", {}).update(_precision(machines.used_gpus))
+    common = fitted.setdefault("common", {})
+    named = [name for name in _PRECISIONS if name in common]
+    halves = [name for name in named if common[name] and "bf16" not in name]
+    if machines.used_gpus:
+        common.update({} if named else _fastest_precision(machines.used_gpus))
+    elif halves:
+        raise UserError(f"common.{halves[0]} needs a GPU, and none is used here: leave it out")
+    else:
+        common["cpu"] = True
     return for_workers(fitted, machines.workers)
 
 
@@ -181,9 +186,10 @@ def for_workers(config: Config, workers: int) -> Config:
     return fitted
 
 
-def _precision(gpus: int) -> Config:
-    if gpus == 0:
-        return {"cpu": True}
+_PRECISIONS = ("fp16", "memory_efficient_fp16", "amp", "bf16", "memory_efficient_bf16")
+
+
+def _fastest_precision(gpus: int) -> Config:
     major = min(torch.cuda.get_device_capability(number)[0] for number in range(gpus))
     if major >= 8:
         return {"bf16": True}

@@ -231,14 +231,14 @@ class BlockKernel:
         return grad
 
     def makes_gradient_early(self, logits: Tensor) -> bool:
-        """On a CPU p is still in cache; on other devices memory is dearer than computing twice."""
-        return logits.device.type == "cpu"
+        """Instead of computing p twice; but float16 on a GPU waits for its scale, see :func:`write_scaled` for why."""
+        return logits.device.type == "cpu" or logits.dtype != torch.float16
 
     def reduce_early(self, rows: Rows) -> Tuple[Tensor, Tensor, Tensor]:
         """See :class:`RowKernel`."""
         logits = rows.logits
-        grad = torch.empty(logits.shape, dtype=logits.dtype)
-        scale = torch.full((len(logits),), self.usual_scale, dtype=accumulator(logits))
+        grad = torch.empty(logits.shape, dtype=logits.dtype, device=logits.device)
+        scale = torch.full((len(logits),), self.usual_scale, dtype=accumulator(logits), device=logits.device)
         # float16 is too narrow for what the scale of the loss will save from 0
         adapt = logits.dtype == torch.float16
         terms = self.reduce(rows, grad, scale if adapt or self.usual_scale != 1 else None, adapt)
@@ -246,7 +246,8 @@ class BlockKernel:
 
     def multiply(self, grad: Tensor, factor: Tensor) -> None:
         """See :class:`RowKernel`."""
-        if factor.eq(1).all():  # a summed loss needs no second pass over the gradient
+        # A summed loss needs no second pass over the gradient. On a GPU the host would have to wait for the answer.
+        if grad.device.type == "cpu" and factor.eq(1).all():
             return
         for part in row_blocks(grad):  # as a whole, a product of two dtypes takes torch longer than the loss
             of_part = grad[part]

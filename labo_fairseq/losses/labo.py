@@ -14,7 +14,7 @@ The gradient is the same whether ``P*`` is held constant or not, because ``P*`` 
 import importlib.util
 import math
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import List, NamedTuple, Optional, Tuple, Union
 
 import torch
@@ -224,11 +224,17 @@ def labo_kernel(options: LaboOptions, logits: Tensor, plain: bool = False) -> Ro
     that are no indices; a :class:`~labo_fairseq.losses.blockwise.BlockKernel` for everything else.
     """
     kernel = BlockKernel(partial(_block, options=options), len(LaboTerms._fields))
-    if plain or logits.dtype == torch.float64 or not logits.is_cuda or importlib.util.find_spec("triton") is None:
+    if plain or logits.dtype == torch.float64 or not logits.is_cuda or not _has_triton():
         return kernel
     from .triton_kernels import TritonKernel
 
     return TritonKernel(options, kernel.block)
+
+
+@lru_cache(maxsize=None)
+def _has_triton() -> bool:
+    # looking for it takes as long as a quarter of what the host does for a loss
+    return importlib.util.find_spec("triton") is not None
 
 
 def _odds(odds: Odds, support: Optional[Tensor] = None, *, options: LaboOptions) -> Tensor:

@@ -132,6 +132,26 @@ def test_without_a_gpu_the_cpu_is_used():
     assert fitted["distributed_training"]["distributed_world_size"] == 1
 
 
+@pytest.mark.parametrize(
+    ("generation", "default"), [(6, {}), (7, {"fp16": True}), (8, {"bf16": True}), (9, {"bf16": True})]
+)
+def test_a_precision_of_ones_own_takes_the_place_of_the_fastest(monkeypatch, generation, default):
+    """fairseq cannot train in two of them at once; false asks for none."""
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda number: (generation, 0))
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    machines = Machines(gpus=1)
+    kinds = ("fp16", "memory_efficient_fp16", "amp", "bf16", "memory_efficient_bf16")
+
+    def precision(*settings):
+        common = for_machines(compose("multi30k_de-en_ls", settings), machines)["common"]
+        return {name: common[name] for name in kinds if name in common}
+
+    assert precision() == default
+    for kind in kinds:
+        for value in (True, False):
+            assert precision(f"common.{kind}={str(value).lower()}") == {kind: value}
+
+
 def test_more_gpus_than_there_are():
     with pytest.raises(UserError, match="1000 GPUs were asked for"):
         Machines(gpus=1000)
