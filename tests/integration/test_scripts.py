@@ -55,7 +55,7 @@ def test_every_script_works_in_a_hard_place(checkout, name):
 def test_the_benchmark_of_a_gpu_runs_without_one(checkout, tmp_path):
     place, env = checkout
     shown = run("bash", f"{HARD}/scripts/benchmark_gpu.sh", "--help", cwd=place.parent, env=env)
-    assert "PIP_FIND_LINKS" in shown.stdout
+    assert "LABO_VENV=none" in shown.stdout
     done = run("bash", f"{HARD}/scripts/benchmark_gpu.sh", "--try", "--out", tmp_path, cwd=place.parent, env=env)
     assert done.returncode == 0, done.stdout[-3000:]
     measured = json.loads((tmp_path / "benchmark.json").read_text("utf-8"))
@@ -102,6 +102,28 @@ def test_what_is_installed(checkout, fresh):
     version = "{}.{}".format(*min(sys.version_info[:2], (3, 11)))
     assert path.name == f"python-{version}.txt"
     assert path.is_file()
+
+
+def test_an_environment_may_be_taken_as_it_is(checkout, fresh, tmp_path):
+    place, _ = checkout
+    env, requested = fresh
+    (tmp_path / "bin").mkdir()
+    python = tmp_path / "bin" / "python"
+    python.symlink_to(sys.executable)
+    path, packages = f"{python.parent}:{os.environ['PATH']}", os.pathsep.join(sys.path)
+    env = {**env, "LABO_VENV": "none", "PATH": path, "PYTHONPATH": packages}
+    show = 'python -c "import labo_fairseq; print(labo_fairseq.__file__)"'
+    command = f'source "$0/scripts/environment.sh"; use_environment dev; {show}'
+    done = run("bash", "-euc", command, place, env=env, cwd=tmp_path)
+    assert done.stdout.splitlines()[-1] == f"{place}/labo_fairseq/__init__.py"
+    python.unlink()
+    python.write_text("#!/bin/sh\necho \"ModuleNotFoundError: No module named 'fairseq'\" >&2\nexit 1\n", "utf-8")
+    python.chmod(0o755)
+    done = run("bash", "-euc", command, place, env=env, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "named 'fairseq'" in done.stdout
+    assert "install it, or unset LABO_VENV" in done.stdout
+    assert requested() == []
 
 
 def test_extras_only_add_up(checkout, fresh):
