@@ -46,7 +46,7 @@ class TrainerLoss(TrainerCallback):
         if loss.ignore_index != _IGNORED:
             raise ValueError(f"ignore_index must be -100, which transformers pads with, got {loss.ignore_index}")
         self.loss = copy.deepcopy(loss)
-        self.loss.reduction = "sum"
+        self.loss.reduction = "mean"
         if warmup_steps is not None:
             if warmup_steps < 0:
                 raise ValueError(f"warmup_steps must be an integer ≥ 0, got {warmup_steps}")
@@ -71,10 +71,7 @@ class TrainerLoss(TrainerCallback):
         if self.shift_labels:
             logits, labels = logits[..., :-1, :], labels[..., 1:]
         self.loss.to(logits.device)
-        total = self.loss(logits.reshape(-1, logits.size(-1)), labels.reshape(-1))
-        if num_items_in_batch is None:
-            num_items_in_batch = labels.ne(_IGNORED).sum()
-        return total / torch.as_tensor(num_items_in_batch).clamp(min=1)  # an update may be without any label
+        return self.loss(logits.reshape(-1, logits.size(-1)), labels.reshape(-1), divisor=num_items_in_batch)
 
     def on_init_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """The trainer is ready: learn what the model is."""

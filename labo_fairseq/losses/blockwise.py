@@ -12,7 +12,7 @@ returns its terms, each (n,), the loss first, and, where asked to, ∂loss/∂z.
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Callable, ClassVar, Iterator, List, NamedTuple, Optional, Protocol, Tuple
+from typing import Any, Callable, ClassVar, Iterator, List, NamedTuple, Optional, Protocol, Tuple, Union
 
 import torch
 from torch import Tensor
@@ -196,8 +196,8 @@ class BlockKernel:
     block: Block
     fields: int
     rows_together: ClassVar[int] = 1
-    #: expected upstream gradient per row (nonzero); if it matches, backward needs no rescaling pass
-    usual_scale: float = 1.0
+    #: expected upstream gradient of every row (nonzero), a number or (); if it matches, backward has no rescaling pass
+    usual_scale: Union[float, Tensor] = 1.0
 
     def reduce(
         self, rows: Rows, grad: Optional[Tensor] = None, scale: Optional[Tensor] = None, adapt: bool = False
@@ -238,10 +238,11 @@ class BlockKernel:
         """See :class:`RowKernel`."""
         logits = rows.logits
         grad = torch.empty(logits.shape, dtype=logits.dtype, device=logits.device)
-        scale = torch.full((len(logits),), self.usual_scale, dtype=accumulator(logits), device=logits.device)
+        scale = torch.ones(len(logits), dtype=accumulator(logits), device=logits.device).mul_(self.usual_scale)
         # float16 is too narrow for what the scale of the loss will save from 0
         adapt = logits.dtype == torch.float16
-        terms = self.reduce(rows, grad, scale if adapt or self.usual_scale != 1 else None, adapt)
+        plain = isinstance(self.usual_scale, float) and self.usual_scale == 1 and not adapt
+        terms = self.reduce(rows, grad, None if plain else scale, adapt)
         return terms, grad, scale
 
     def multiply(self, grad: Tensor, factor: Tensor) -> None:

@@ -162,12 +162,15 @@ def labo_terms_with(
     target: Tensor,
     ignore_index: Optional[int] = -100,
     support: Optional[Tensor] = None,
+    usual_scale: Optional[Tensor] = None,
 ) -> LaboTerms:
     """:func:`labo_terms` of options that are checked already.
 
     Args:
         support: (K,) or (N, K), bool, the classes that smoothing may give mass to. ``P*`` is 0 on all others, and
             K in τ·log K is their number (masked label smoothing, Chen et al., 2022). None stands for all classes.
+        usual_scale: (), nonzero, what the losses will be multiplied by, such as 1/N for their mean: with it the
+            gradient that the forward pass makes is most often the one that is asked for. None stands for 1.
     """
     if target.is_floating_point():
         if logits.dim() != 2 or target.shape != logits.shape:
@@ -179,7 +182,8 @@ def labo_terms_with(
         ignored = torch.zeros(len(target), dtype=torch.bool, device=target.device)
     else:
         target, ignored = rows_and_mask(logits, target, ignore_index)
-    kernel = labo_kernel(options, logits, plain=support is not None or target.is_floating_point())
+    plain = support is not None or target.is_floating_point()
+    kernel = labo_kernel(options, logits, plain, usual_scale)
     beside = () if support is None else (support.expand(logits.shape),)
     return LaboTerms(*differentiable_terms(kernel, Rows(logits, target, ignored, beside)))
 
@@ -217,18 +221,21 @@ def labo_log_posterior_with(options: LaboOptions, logits: Tensor, support: Optio
     return log_posterior_rows(partial(_odds, options=options), logits, *beside)
 
 
-def labo_kernel(options: LaboOptions, logits: Tensor, plain: bool = False) -> RowKernel:
+def labo_kernel(
+    options: LaboOptions, logits: Tensor, plain: bool = False, usual_scale: Optional[Tensor] = None
+) -> RowKernel:
     """What computes the objective of logits on this device and of this dtype.
 
     Triton kernels on a GPU that has them, unless for float64 or where PyTorch is to do it (``plain``), as for targets
     that are no indices; a :class:`~labo_fairseq.losses.blockwise.BlockKernel` for everything else.
     """
-    kernel = BlockKernel(partial(_block, options=options), len(LaboTerms._fields))
+    scale = 1.0 if usual_scale is None else usual_scale
+    kernel = BlockKernel(partial(_block, options=options), len(LaboTerms._fields), scale)
     if plain or logits.dtype == torch.float64 or not logits.is_cuda or not _has_triton():
         return kernel
     from .triton_kernels import TritonKernel
 
-    return TritonKernel(options, kernel.block)
+    return TritonKernel(options, kernel.block, usual_scale)
 
 
 @lru_cache(maxsize=None)

@@ -6,6 +6,7 @@ from typing import Any, Dict, List, Optional, Union
 import torch
 from torch import Tensor, nn
 
+from .blockwise import accumulator
 from .fused_linear import linear_labo_terms_with
 from .label_smoothing import check_smoothing
 from .labo import ADAPTIVE, LaboOptions, UniformSmoothing, labo_log_posterior_with, labo_terms_with
@@ -104,17 +105,18 @@ class _TokenLoss(nn.Module):
             index = index.masked_fill(index.eq(self.ignore_index), 0)
         return self.weight[index] if flat is None else self.weight[index] * flat
 
-    def _reduce(self, loss: Tensor, target: Tensor, weights: Optional[Tensor]) -> Tensor:
+    def _reduce(self, loss: Tensor, target: Tensor, divisor: Tensor) -> Tensor:
         """The losses (N,), weighted already, as ``reduction`` says, for a ``target`` of N indices."""
         if self.reduction == "none":
             return loss.view(target.shape)
-        if self.reduction == "sum":
-            return loss.sum()
+        total = loss.sum()
+        return total if self.reduction == "sum" else total / divisor.to(loss.dtype)
+
+    def _divisor(self, target: Tensor, weights: Optional[Tensor]) -> Tensor:
+        """The weights of the tokens that are not ignored, or their number, (), and 1 where that is 0."""
         kept = torch.ones_like(target, dtype=torch.bool) if self.ignore_index is None else target.ne(self.ignore_index)
-        if weights is None:
-            return loss.sum() / kept.sum().clamp(min=1)
-        total = weights.masked_fill(~kept.reshape(-1), 0).sum().to(loss.dtype)
-        return loss.sum() / total.masked_fill(total == 0, 1.0)
+        total = kept.sum() if weights is None else weights.masked_fill(~kept.reshape(-1), 0).sum()
+        return total.masked_fill(total == 0, 1)
 
 
 class LaboLoss(_TokenLoss):
@@ -196,13 +198,26 @@ class LaboLoss(_TokenLoss):
         # what torch.compile looks at: it does not change with every update
         self.warming_up = updates < self.warmup_steps
 
-    def forward(self, logits: Tensor, target: Tensor, token_weight: Optional[Tensor] = None) -> Tensor:
+    def forward(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        token_weight: Optional[Tensor] = None,
+        divisor: Union[Tensor, float, None] = None,
+    ) -> Tensor:
         """The loss.
 
         Args:
             token_weight: of the shape of the target less its classes, the weights of the tokens. The mean divides by
                 their sum.
+            divisor: (), what the mean divides by instead, such as the tokens of all micro-batches of an update. A
+                factor of the loss afterwards gives the same, with one more pass over the gradient. 0 stands for 1.
         """
+        if divisor is not None:
+            if self.reduction != "mean":
+                raise ValueError(f"divisor needs reduction='mean', got {self.reduction!r}")
+            divisor = torch.as_tensor(divisor, device=logits.device).detach()
+            divisor = divisor.masked_fill(divisor == 0, 1)
         rows = logits if logits.dim() == 1 else logits.movedim(1, -1)
         soft = target.is_floating_point()
         if logits.dim() == 0 or target.shape != (logits.shape if soft else rows.shape[:-1]):
@@ -212,12 +227,17 @@ class LaboLoss(_TokenLoss):
         flat = rows.reshape(-1, rows.size(-1))
         if soft:
             distribution = target if target.dim() == 1 else target.movedim(1, -1)
-            return self._soft_loss(flat, distribution, token_weight)
+            return self._soft_loss(flat, distribution, token_weight, divisor)
         weights = self._weights(target, token_weight)
-        loss = labo_terms_with(self.options, flat, target.reshape(-1), self.ignore_index, self.smoothing_support).loss
-        return self._reduce(loss if weights is None else loss * weights, target, weights)
+        divisor = self._divisor(target, weights) if divisor is None else divisor
+        usual_scale = 1 / divisor.to(accumulator(flat)) if weights is None and self.reduction == "mean" else None
+        options = (self.options, flat, target.reshape(-1), self.ignore_index, self.smoothing_support)
+        loss = labo_terms_with(*options, usual_scale).loss
+        return self._reduce(loss if weights is None else loss * weights, target, divisor)
 
-    def _soft_loss(self, flat: Tensor, distribution: Tensor, token_weight: Optional[Tensor]) -> Tensor:
+    def _soft_loss(
+        self, flat: Tensor, distribution: Tensor, token_weight: Optional[Tensor], divisor: Optional[Tensor]
+    ) -> Tensor:
         """The loss of logits (N, K) for distributions (…, K).
 
         A class weight changes the distribution to ∝ w·q, and weighs the token by what it is normalized by: the loss
@@ -238,7 +258,8 @@ class LaboLoss(_TokenLoss):
             return loss.view(shape)
         if self.reduction == "sum":
             return loss.sum()
-        divisor = torch.as_tensor(max(len(loss), 1)) if token_weight is None else token_weight.sum()
+        if divisor is None:
+            divisor = torch.as_tensor(max(len(loss), 1)) if token_weight is None else token_weight.sum()
         return loss.sum() / divisor.masked_fill(divisor == 0, 1)
 
     def _save_to_state_dict(self, destination: Dict[str, Any], prefix: str, keep_vars: bool) -> None:
@@ -282,7 +303,8 @@ class _LinearLoss(_TokenLoss):
             support=self.smoothing_support,
             token_weight=weights if fixed else None,
         ).loss
-        return self._reduce(loss if fixed or weights is None else loss * weights, target, weights)
+        weighted = loss if fixed or weights is None else loss * weights
+        return self._reduce(weighted, target, self._divisor(target, weights))
 
 
 class LinearLaboLoss(_LinearLoss, LaboLoss):

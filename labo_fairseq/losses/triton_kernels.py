@@ -250,10 +250,12 @@ class TritonKernel:
     Args:
         options: of the objective.
         block: the same in PyTorch, for second derivatives.
+        usual_scale: (), see :class:`.blockwise.BlockKernel`; None is 1.
     """
 
     options: LaboOptions
     block: Block
+    usual_scale: Optional[Tensor] = None
     fields: ClassVar[int] = len(LaboTerms._fields)
     rows_together: ClassVar[int] = 1
 
@@ -316,8 +318,9 @@ class TritonKernel:
     def reduce_early(self, rows: Rows) -> Tuple[Tensor, Tensor, Tensor]:
         """See :class:`.blockwise.RowKernel`."""
         grad = torch.empty(rows.logits.shape, dtype=rows.logits.dtype, device=rows.logits.device)
-        terms = self.reduce(rows, grad)
-        return terms, grad, terms.new_ones(())
+        scale = None if self.usual_scale is None else self.usual_scale.expand(len(grad)).float()
+        terms = self.reduce(rows, grad, scale)
+        return terms, grad, terms.new_ones(()) if scale is None else scale
 
     def multiply(self, grad: Tensor, factor: Tensor) -> None:
         """See :class:`.blockwise.RowKernel`; the host does not wait to learn whether there is anything to do."""

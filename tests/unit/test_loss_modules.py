@@ -12,6 +12,7 @@ from labo_fairseq.losses import (
     LaboLoss,
     LinearCrossEntropyLoss,
     LinearLaboLoss,
+    blockwise,
     fused_linear,
     label_smoothing_log_posterior,
 )
@@ -22,6 +23,46 @@ N, K, D = 12, 7, 5
 def draw(*shape, seed=0):
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(shape, generator=generator, dtype=torch.float64) * 2
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_the_gradient_of_a_mean_is_made_once(monkeypatch, dtype):
+    """The forward pass knows what the mean divides by; a factor afterwards is another pass, and as right."""
+    multiplied = []
+    rescale = blockwise.BlockKernel.multiply
+    monkeypatch.setattr(
+        blockwise.BlockKernel,
+        "multiply",
+        lambda kernel, grad, factor: (multiplied.append(not factor.eq(1).all()), rescale(kernel, grad, factor)),
+    )
+    target = targets(N)
+
+    def gradient(**options):
+        logits = draw(N, K).to(dtype).requires_grad_()
+        factor = options.pop("factor", 1)
+        (LaboLoss(**options)(logits, target) * factor).backward()
+        return logits.grad.double()
+
+    kept = int(target.ne(-100).sum())
+    expected = gradient(reduction="sum", factor=1 / kept)
+    tolerance = {"rtol": 2 * torch.finfo(dtype).eps, "atol": torch.finfo(dtype).tiny}
+    torch.testing.assert_close(gradient(), expected, **tolerance)
+    torch.testing.assert_close(gradient(factor=3), 3 * expected, rtol=4 * torch.finfo(dtype).eps, atol=0)
+    # in float16 every row has a power of two of its own
+    assert multiplied == [True, dtype == torch.float16, True]
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_a_divisor_takes_the_place_of_the_tokens(soft):
+    logits = draw(N, K)
+    target = draw(N, K, seed=1).softmax(-1) if soft else targets(N)
+    total = LaboLoss(reduction="sum")(logits, target)
+    for divisor in (37, torch.tensor(37), torch.tensor(37.0)):
+        torch.testing.assert_close(LaboLoss()(logits, target, divisor=divisor), total / 37)
+    torch.testing.assert_close(LaboLoss()(logits, target, divisor=0), total)
+    for reduction in ("sum", "none"):
+        with pytest.raises(ValueError, match="divisor needs reduction='mean'"):
+            LaboLoss(reduction=reduction)(logits, target, divisor=37)
 
 
 def targets(*shape, ignore=True):

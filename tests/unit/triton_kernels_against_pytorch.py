@@ -109,6 +109,18 @@ def test_half_precision_scales_before_it_rounds(dtype):
     check(logits, target, scale=torch.full((4,), 1024.0))
 
 
+@pytest.mark.parametrize("factor", [1 / 3, 2.0])
+def test_the_scale_of_the_backward_pass_may_be_known(factor):
+    """Or be another, as where a mean is weighted."""
+    logits, target = draw(3, 70)
+    rows = Rows(logits.requires_grad_(), target, torch.zeros(3, dtype=torch.bool))
+    known = TritonKernel(LaboOptions(), kernel_of(LaboOptions(), logits).block, torch.tensor(1 / 3))
+    (factor * differentiable_terms(known, rows)[0]).sum().backward()
+    mine, logits.grad = logits.grad, None
+    (factor * differentiable_terms(kernel_of(LaboOptions(), logits), rows)[0]).sum().backward()
+    torch.testing.assert_close(mine, logits.grad)
+
+
 def test_every_token_may_have_a_weight():
     check(*draw(5, 70), scale=torch.arange(5.0))
 
