@@ -199,6 +199,7 @@ def test_a_language_model_for_fusion_predicts_as_it_was_trained(data, checkpoint
 
 
 def test_validation_of_several_language_pairs(data, tmp_path):
+    """The mean over the tokens of all pairs."""
     task = ("--task", "multilingual_translation", "--lang-pairs", "de-en,en-de")
     small = ("--arch", "multilingual_transformer", "--encoder-layers", "1", "--decoder-layers", "1")
     small += tuple(f"--{side}-{size}-dim=32" for side in ("encoder", "decoder") for size in ("embed", "ffn-embed"))
@@ -207,4 +208,17 @@ def test_validation_of_several_language_pairs(data, tmp_path):
     options = ("--path", tmp_path / "checkpoint_last.pt", *task, "--max-tokens", "1000", "--log-format", "json")
     lines = [fairseq("validate", data, *options, *more) for more in ((), ("--posterior",))]
     nll = [float(re.findall(r'"valid_nll_loss": "([^"]+)"', line)[-1]) for line in lines]
-    assert nll[0] != nll[1]
+    (model,), _, task = checkpoint_utils.load_model_ensemble_and_task([str(tmp_path / "checkpoint_last.pt")])
+    model.eval()
+    task.load_dataset("valid")
+    rows = []
+    for pair, dataset in task.dataset("valid").datasets.items():
+        for number in range(len(dataset)):
+            sample = dataset.collater([dataset[number]])
+            with torch.no_grad():
+                logits = model.models[pair](**sample["net_input"])[0][0]
+            rows.append((logits.double().log_softmax(-1), sample["target"][0]))
+    assert len(rows) == 40
+    for value, back in zip(nll, (lambda log_p: log_p, BACK["labo"])):
+        picked = torch.cat([back(log_p).gather(-1, labels[:, None])[:, 0] for log_p, labels in rows])
+        assert value == pytest.approx(-picked.mean().item() / math.log(2), abs=2e-3)
