@@ -12,10 +12,10 @@ the way.
 
 time     median over the rounds of (time / time of fairseq's label smoothing in the same round); in a round every
          method runs once, so that whatever else the machine does meets all of them. "cpu" is the same of processor
-         time, which other programs on the machine disturb less.
+         time, which other programs on the machine disturb less. On a GPU a method runs five times in a round, one after
+         the other, so that the host is ahead as in a training.
 memory   extra peak memory (above the inputs), over that of fairseq's label smoothing. On a CPU: the peak of the
          resident set, reset after the inputs are made, each method in a fresh process. On a GPU: the allocator's.
-         On a GPU a method runs five times in a round, one after the other, so that the host is ahead as in a training.
 floor    the least that a gradient takes: logits read once and it written once, which is what copying the logits
          moves, and on a CPU two exponentials of every logit, in float32 and in cache, of p and of P*. Both are
          measured in every round (the rows "copy", "exponentials"); the column is the share of the method's time that

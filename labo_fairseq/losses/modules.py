@@ -105,15 +105,17 @@ class _TokenLoss(nn.Module):
             index = index.masked_fill(index.eq(self.ignore_index), 0)
         return self.weight[index] if flat is None else self.weight[index] * flat
 
-    def _reduce(self, loss: Tensor, target: Tensor, divisor: Tensor) -> Tensor:
+    def _reduce(self, loss: Tensor, target: Tensor, divisor: Optional[Tensor]) -> Tensor:
         """The losses (N,), weighted already, as ``reduction`` says, for a ``target`` of N indices."""
         if self.reduction == "none":
             return loss.view(target.shape)
         total = loss.sum()
-        return total if self.reduction == "sum" else total / divisor.to(loss.dtype)
+        return total if divisor is None else total / divisor.to(loss.dtype)
 
-    def _divisor(self, target: Tensor, weights: Optional[Tensor]) -> Tensor:
-        """The weights of the tokens that are not ignored, or their number, (), and 1 where that is 0."""
+    def _divisor(self, target: Tensor, weights: Optional[Tensor]) -> Optional[Tensor]:
+        """Of the mean: the weights of the tokens that are not ignored, or their number, (), and 1 where that is 0."""
+        if self.reduction != "mean":
+            return None
         kept = torch.ones_like(target, dtype=torch.bool) if self.ignore_index is None else target.ne(self.ignore_index)
         total = kept.sum() if weights is None else weights.masked_fill(~kept.reshape(-1), 0).sum()
         return total.masked_fill(total == 0, 1)
@@ -230,7 +232,7 @@ class LaboLoss(_TokenLoss):
             return self._soft_loss(flat, distribution, token_weight, divisor)
         weights = self._weights(target, token_weight)
         divisor = self._divisor(target, weights) if divisor is None else divisor
-        usual_scale = 1 / divisor.to(accumulator(flat)) if weights is None and self.reduction == "mean" else None
+        usual_scale = None if divisor is None or weights is not None else 1 / divisor.to(accumulator(flat))
         options = (self.options, flat, target.reshape(-1), self.ignore_index, self.smoothing_support)
         loss = labo_terms_with(*options, usual_scale).loss
         return self._reduce(loss if weights is None else loss * weights, target, divisor)

@@ -103,6 +103,12 @@ def test_rows_of_several_blocks(monkeypatch, tau):
     check(logits, target, tau=tau)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("k", [16384, 16385, 20001])
+def test_long_rows_take_more_threads(k, dtype):
+    check(*draw(2, k, dtype=dtype))
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_scales_before_it_rounds(dtype):
     logits, target = draw(4, 2000, scale=0.1, dtype=dtype)
