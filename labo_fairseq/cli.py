@@ -467,17 +467,10 @@ def _add_compare(commands) -> None:
 def _compare(args: argparse.Namespace) -> None:
     import json
 
-    from .evaluation.runs import load_run
-    from .evaluation.significance import compare_runs, render
-    from .experiments.image_run import is_image_run, load_image_run
-    from .experiments.image_scores import compare_image_runs
+    from .evaluation.significance import render
+    from .experiments.kinds import kind_of
 
-    if is_image_run(args.folders[0]):
-        if args.test not in (None, "test"):
-            raise UserError(f"{args.folders[0]} has no test set {args.test!r}: runs on images have 'test'")
-        compared = compare_image_runs([load_image_run(folder) for folder in args.folders], args.metrics, args.samples)
-    else:
-        compared = compare_runs([load_run(folder) for folder in args.folders], args.test, args.metrics, args.samples)
+    compared = kind_of(args.folders[0]).compare(args.folders, args.test, args.metrics, args.samples)
     print(json.dumps([line.to_json() for line in compared], indent=2) if args.json else render(compared))
 
 
@@ -527,20 +520,12 @@ def _add_report(commands) -> None:
 
 
 def _report(args: argparse.Namespace) -> None:
-    from .analysis.base import workplace
-    from .evaluation.runs import load_run
-    from .experiments.image_report import summary, write_image_report
-    from .experiments.image_run import is_image_run, load_image_run
-    from .experiments.report import write_report
+    from .experiments.kinds import kind_of
 
-    if is_image_run(args.folders[0]):
-        images = [load_image_run(folder) for folder in args.folders]
-        path = write_image_report(images, args.out or images[-1].folder / "report")
-        print(f"{'report':<10}{path}\n{summary(path)}")
-        return
-    runs = [load_run(folder) for folder in args.folders]
-    with workplace(runs, args.out) as folder:
-        print(f"{'report':<10}{write_report(runs, folder)}")
+    path, tables = kind_of(args.folders[0]).report(args.folders, args.out)
+    print(f"{'report':<10}{path}")
+    if tables:
+        print("\n\n".join(table.text() for table in tables))
 
 
 def _add_translate(commands) -> None:

@@ -8,10 +8,10 @@ from ..errors import UserError
 from ..files import locked, write_json
 from .generate import Decoding, TestSet, translate_tests
 from .metrics import Metric, Score, default_metrics, find_metric, score
-from .runs import Evaluation, Run, read_json, read_translation
+from .runs import Run, TranslationEvaluation, read_json, read_translation
 
 
-def evaluate(run: Run, checkpoint: Path, decoding: Decoding, folder: Path) -> Evaluation:
+def evaluate(run: Run, checkpoint: Path, decoding: Decoding, folder: Path) -> TranslationEvaluation:
     """The default scores of ``checkpoint`` on every test set in every direction; ``folder`` keeps the translations."""
     sets = [
         TestSet(test, direction, folder / f"{run.data.split(test, *direction)}.{direction[1]}")
@@ -26,7 +26,7 @@ def evaluate(run: Run, checkpoint: Path, decoding: Decoding, folder: Path) -> Ev
         translation = read_translation(run.data, one.name, one.direction, one.output)
         name = run.data.split(one.name, *one.direction)
         tests[name] = [score(metric, translation, scoring) for metric in metrics]
-    return Evaluation(checkpoint.name, decoding, tests)
+    return TranslationEvaluation(checkpoint.name, tests, decoding)
 
 
 def find_checkpoint(run: Run, name: Optional[str], average: Optional[int]) -> Path:
@@ -53,7 +53,7 @@ def find_checkpoint(run: Run, name: Optional[str], average: Optional[int]) -> Pa
 
 def evaluate_again(
     run: Run, checkpoint_name: Optional[str], average: Optional[int], decoding: Decoding, metrics: Sequence[str] = ()
-) -> Evaluation:
+) -> TranslationEvaluation:
     """Scores of a finished run with another checkpoint, search or metric, kept in addition to the first ones.
 
     Args:
@@ -70,13 +70,13 @@ def evaluate_again(
         path = folder / "scores.json"
         if not path.exists():
             write_json(path, evaluate(run, checkpoint, decoding, folder).to_json())
-        evaluation = Evaluation.from_json(read_json(path))
+        evaluation = TranslationEvaluation.from_json(read_json(path))
         if _add_scores(run, evaluation, folder, wanted):
             write_json(path, evaluation.to_json())
         return evaluation
 
 
-def _add_scores(run: Run, evaluation: Evaluation, folder: Path, metrics: Sequence[Metric]) -> bool:
+def _add_scores(run: Run, evaluation: TranslationEvaluation, folder: Path, metrics: Sequence[Metric]) -> bool:
     """Add the scores that ``evaluation`` lacks, of the translations in ``folder``; whether it lacked any."""
     added = False
     for direction in run.directions:

@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Type, TypeVar
 
 from ..data.prepared_corpus import Prepared
 from ..data.types import Pair
@@ -20,93 +20,140 @@ class TrainingCost:
     """What a training took."""
 
     seconds: Optional[float]  # None where the log does not say it
-    target_tokens_per_second: Optional[float]  # median; None for image runs
     peak_memory_mib: int  # of one process
 
+
+@dataclass(frozen=True)
+class TranslationCost(TrainingCost):
+    """What the training of a translator took."""
+
+    target_tokens_per_second: Optional[float]  # median; None where the log does not say it
+
     @classmethod
-    def from_json(cls, value: Dict[str, Any]) -> "TrainingCost":
+    def from_json(cls, value: Dict[str, Any]) -> "TranslationCost":
         # the first runs were not timed
-        return cls(value.get("seconds"), value.get("target_tokens_per_second"), value["peak_memory_mib"])
+        return cls(value.get("seconds"), value["peak_memory_mib"], value.get("target_tokens_per_second"))
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores of one checkpoint with one search."""
+    """Scores of one checkpoint."""
 
     checkpoint: str  # name of its file
-    decoding: Optional[Decoding]  # None for image runs
-    tests: Dict[str, List[Score]]  # by the name of the test set's files
+    tests: Dict[str, List[Score]]  # by the name of the test set, or of its files
+
+
+@dataclass(frozen=True)
+class TranslationEvaluation(Evaluation):
+    """Scores of one checkpoint with one search."""
+
+    decoding: Decoding
 
     def to_json(self) -> Dict[str, Any]:
         tests = {test: [score.to_json() for score in scores] for test, scores in self.tests.items()}
-        search = self.decoding.to_json() if self.decoding else {}
-        return {"checkpoint": self.checkpoint, **search, "tests": tests}
+        return {"checkpoint": self.checkpoint, **self.decoding.to_json(), "tests": tests}
 
     @classmethod
-    def from_json(cls, value: Dict[str, Any]) -> "Evaluation":
-        tests = {test: [Score(**score) for score in scores] for test, scores in value["tests"].items()}
-        return cls(value["checkpoint"], Decoding.from_json(value) if "beam" in value else None, tests)
+    def from_json(cls, value: Dict[str, Any]) -> "TranslationEvaluation":
+        return cls(value["checkpoint"], read_scores(value["tests"]), Decoding.from_json(value))
+
+
+def read_scores(tests: Dict[str, List[Dict[str, Any]]]) -> Dict[str, List[Score]]:
+    """Test set → scores, out of a JSON object."""
+    return {test: [Score(**score) for score in scores] for test, scores in tests.items()}
+
+
+_Result = TypeVar("_Result", bound="RunResult")
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a finished run has to say: the content of its ``result.json``."""
+    """What a finished run of any kind has to say: the content of its ``result.json``."""
 
-    settings: Dict[str, Any]  # see Run.settings
-    data: str  # the prepared corpus, relative to the run's folder; empty for image runs
+    settings: Dict[str, Any]  # see RunFolder.settings
     versions: Dict[str, str]
     training: TrainingCost
     evaluation: Evaluation
 
-    def write(self, path: Path) -> None:
-        """Write ``path``, which is complete or absent."""
-        training, evaluation = asdict(self.training), self.evaluation.to_json()
-        write_json(path, {**vars(self), "training": training, "evaluation": evaluation})
-
     @classmethod
-    def read(cls, path: Path) -> "RunResult":
-        """What ``path`` holds, whatever version of this program wrote it.
+    def read(cls: Type[_Result], path: Path) -> _Result:
+        """What ``path`` holds, whatever version of this program wrote it, as an object of this class.
 
         Raises:
             UserError: it is damaged.
         """
         value = read_json(path)
         try:
-            training, evaluation = TrainingCost.from_json(value["training"]), Evaluation.from_json(value["evaluation"])
-            return cls(value["settings"], value.get("data", ""), value["versions"], training, evaluation)
+            return cls.from_json(value)
         except (AttributeError, KeyError, TypeError):
             raise _damaged(path) from None
 
+    @classmethod
+    def from_json(cls: Type[_Result], value: Dict[str, Any]) -> _Result:
+        training, evaluation = value["training"], value["evaluation"]
+        return cls(
+            value["settings"],
+            value["versions"],
+            TrainingCost(training.get("seconds"), training["peak_memory_mib"]),
+            Evaluation(evaluation["checkpoint"], read_scores(evaluation["tests"])),
+        )
+
 
 @dataclass(frozen=True)
-class Run:
-    """What is trained on which data, and where everything of it lies."""
+class TranslationResult(RunResult):
+    """What a finished translation run has to say."""
+
+    training: TranslationCost
+    evaluation: TranslationEvaluation
+    data: str  # the prepared corpus, relative to the run's folder
+
+    @classmethod
+    def from_json(cls, value: Dict[str, Any]) -> "TranslationResult":
+        training = TranslationCost.from_json(value["training"])
+        evaluation = TranslationEvaluation.from_json(value["evaluation"])
+        return cls(value["settings"], value["versions"], training, evaluation, value["data"])
+
+    def write(self, path: Path) -> None:
+        """Write ``path``, which is complete or absent."""
+        training, evaluation = asdict(self.training), self.evaluation.to_json()
+        write_json(path, {**vars(self), "training": training, "evaluation": evaluation})
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A run of any kind: where everything of it lies, and its configuration."""
 
     folder: Path
-    data: Prepared
-    directions: Tuple[Pair, ...]  # one, or several in a multilingual model
-    config: Dict[str, Any]  # for fairseq-hydra-train, without paths and whatever depends on the machine
-    checkpoint_name: str = BEST  # or LAST: which is scored
+    config: Dict[str, Any]  # without paths and whatever depends on the machine
 
     @property
     def log(self) -> Path:
-        """fairseq's own log of the training, one JSON record per line."""
+        """What the training said, one JSON record per line."""
         return self.folder / "train.log"
 
     @property
     def checkpoints(self) -> Path:
-        """fairseq's ``save_dir``."""
+        """The folder of the checkpoints."""
         return self.folder / "checkpoints"
-
-    @property
-    def checkpoint(self) -> Path:
-        """The checkpoint that is scored."""
-        return self.checkpoints / f"checkpoint_{self.checkpoint_name}.pt"
 
     @property
     def result(self) -> Path:
         """Settings, versions, cost and scores; there when the run is complete."""
         return self.folder / "result.json"
+
+
+@dataclass(frozen=True)
+class Run(RunFolder):
+    """A translator that is trained with a configuration for ``fairseq-hydra-train``."""
+
+    data: Prepared
+    directions: Tuple[Pair, ...]  # one, or several in a multilingual model
+    checkpoint_name: str = BEST  # or LAST: which is scored
+
+    @property
+    def checkpoint(self) -> Path:
+        """The checkpoint that is scored."""
+        return self.checkpoints / f"checkpoint_{self.checkpoint_name}.pt"
 
     def existing_checkpoint(self) -> Path:
         """:attr:`checkpoint`.
@@ -154,12 +201,12 @@ def load_run(folder: Path) -> Run:
     path = folder / "result.json"
     if not path.exists():
         raise UserError(f"no finished run in {folder}: its {path.name} is not there")
-    result = RunResult.read(path)
+    result = TranslationResult.read(path)
     settings = result.settings
     data = Prepared((folder / result.data).resolve())
     data.check(settings["data"], settings.get("files"))
     directions = tuple((source, target) for source, target in settings["directions"])
-    return Run(folder, data, directions, settings["config"], settings["checkpoint"])
+    return Run(folder, settings["config"], data, directions, settings["checkpoint"])
 
 
 def newest_run(folder: Path) -> Run:

@@ -19,14 +19,14 @@ grid:
     directions: [de-en]
     methods: [kd]
     seeds: [1]
-    teachers: [ce]               # the runs of these methods with the same corpus, direction and seed
+    teachers: [ce]               # the runs of these methods that are equal in all but the method and its settings
 
 grid:
   - dataset: cifar100             # a name, or a YAML file that declares a data set
     networks: [resnet18]
     methods: [ls, kd]
     seeds: [1, 2, 3]
-    teachers: [ce]               # with the same settings, but for those of the method
+    teachers: [ce]
     teacher_network: resnext29   # optional: another network than the student's
 """
 
@@ -43,11 +43,10 @@ from ..evaluation.runs import RunResult
 from ..files import configs
 from ..yaml_files import check_keys, check_list, load_yaml
 from .config import Config
+from .kinds import KINDS, TRANSLATION, Kind, Subject
 from .run_directory import differences
-from .subjects import Subject, find_images, find_translation
 
 _KEYS = ("methods", "seeds", "settings", "teachers", "hours")
-_TRANSLATION, _IMAGES = ("corpus", "directions"), ("dataset", "networks")
 _TOP = ("title", "baseline", "grid")
 
 
@@ -55,6 +54,7 @@ _TOP = ("title", "baseline", "grid")
 class Job:
     """One run of a grid."""
 
+    kind: Kind
     corpus: str  # or the data set
     direction: str  # or the network
     method: str
@@ -63,14 +63,11 @@ class Job:
     teachers: Tuple["Job", ...] = ()
     smoke: bool = False  # as ``labo-fairseq run --smoke``
     hours: Dict[str, float] = field(default_factory=dict, compare=False)  # device → what the run is expected to take
-    images: bool = False  # whether it is one on images
 
     @property
     def subject(self) -> Subject:
         """The corpus and the direction, or the data set and the network."""
-        if self.images:
-            return find_images(self.corpus, self.direction)
-        return find_translation(self.corpus, self.direction, self.smoke)
+        return self.kind.find(self.corpus, self.direction, self.smoke)
 
     @property
     def corpus_name(self) -> str:
@@ -85,7 +82,7 @@ class Job:
 
     @property
     def name(self) -> str:
-        """The folder of the run, see :meth:`.subjects.Subject.run_folder`."""
+        """The folder of the run, see :meth:`.kinds.Subject.run_folder`."""
         return f"{self.variant}-seed{self.seed}{'-smoke' if self.smoke else ''}"
 
     def folder(self, root: Path) -> Path:
@@ -128,9 +125,9 @@ class Grid:
     jobs: Tuple[Job, ...]
 
     @property
-    def images(self) -> bool:
-        """Whether it is a grid on images."""
-        return self.jobs[0].images
+    def kind(self) -> Kind:
+        """Of all its runs."""
+        return self.jobs[0].kind
 
 
 def load_grid(name: str, smoke: bool = False) -> Grid:
@@ -160,7 +157,7 @@ def load_grid(name: str, smoke: bool = False) -> Grid:
         missing = sorted({teacher.name for job in jobs for teacher in job.teachers if teacher not in known})
         if missing:
             raise UserError(f"the teachers {', '.join(missing)} are no runs of this grid")
-        if len({job.images for job in jobs}) > 1:
+        if len({job.kind for job in jobs}) > 1:
             raise UserError("a grid must hold either corpora or data sets of images: write two grids")
         baseline = content.get("baseline", jobs[0].variant)
         if baseline not in [job.variant for job in jobs]:
@@ -173,7 +170,8 @@ def load_grid(name: str, smoke: bool = False) -> Grid:
 
 def _refuse_keys_of_blocks(content: Any) -> None:
     """UserError where the keys of a block stand beside ``grid``."""
-    misplaced = [key for key in (*_TRANSLATION, *_IMAGES, *_KEYS) if isinstance(content, dict) and key in content]
+    keys = [key for kind in KINDS for key in kind.keys]
+    misplaced = [key for key in (*keys, *_KEYS) if isinstance(content, dict) and key in content]
     if misplaced:
         raise UserError(f"{', '.join(misplaced)} must stand in the items of the list below grid:, not beside it")
 
@@ -206,10 +204,9 @@ def _config_of(job: Job) -> Config:
 
 def _jobs(block: Any, number: int, smoke: bool, folder: Path) -> Iterator[Job]:
     try:
-        images = isinstance(block, dict) and "dataset" in block
-        what, where = _IMAGES if images else _TRANSLATION
-        own_keys = (what, where, *_KEYS, *(("teacher_network",) if images else ()))
-        check_keys(block, own_keys, [what, where, "methods", "seeds"])
+        kind = next((one for one in KINDS if isinstance(block, dict) and one.keys[0] in block), TRANSLATION)
+        what, where = kind.keys
+        check_keys(block, (what, where, *_KEYS, *kind.own_keys), [what, where, "methods", "seeds"])
         corpus = str(block[what])
         # the path of a corpus file is relative to the grid's directory
         if (folder / corpus).is_file():
@@ -227,27 +224,24 @@ def _jobs(block: Any, number: int, smoke: bool, folder: Path) -> Iterator[Job]:
         for direction, method, chosen in product(
             check_list(block[where], where), check_list(block["methods"], "methods"), product(*choices)
         ):
-            direction = str(direction)
-            subject = find_images(corpus, direction) if images else find_translation(corpus, direction, smoke)
-            if not images:
-                direction = subject.direction
+            subject = kind.find(corpus, str(direction), smoke)
             for wanted in (method, *taught):
                 if wanted not in subject.methods():
                     raise UserError(f"unknown method {wanted!r}: choose from {', '.join(subject.methods())}")
             if subject.takes_teachers(method) != bool(taught):
                 needs = "needs teachers" if not taught else "takes no teachers"
                 raise UserError(f"method {method} {needs}")
-            shared = [pair for pair in chosen if images and not pair[0].startswith("criterion.")]
-            teaching = str(block.get("teacher_network", direction))
+            shared = [pair for pair in chosen if not pair[0].startswith("criterion.")]
+            teaching = str(block.get("teacher_network", subject.argument))
             changed = _changed(subject, method, chosen)
             of_teachers = {teacher: _changed(subject, teacher, shared) for teacher in taught}
             hours = {**subject.hours, **own_hours}
             for seed in seeds:
                 teachers = tuple(
-                    Job(corpus, teaching, teacher, seed, settings, smoke=smoke, images=images)
+                    Job(kind, corpus, teaching, teacher, seed, settings, smoke=smoke)
                     for teacher, settings in of_teachers.items()
                 )
-                yield Job(corpus, direction, method, seed, changed, teachers, smoke, hours, images)
+                yield Job(kind, corpus, subject.argument, method, seed, changed, teachers, smoke, hours)
     except UserError as error:
         raise UserError(f"block {number} of the grid: {error}") from None
 
@@ -256,7 +250,7 @@ def _changed(subject: Subject, method: str, settings: Sequence[Tuple[str, Any]])
     """The ``settings`` that say something else than the configuration: so a default has one name, not two.
 
     Raises:
-        UserError: they do not fit, see :meth:`.subjects.Subject.config`.
+        UserError: they do not fit, see :meth:`.kinds.Subject.config`.
     """
     if not settings:
         return ()

@@ -4,7 +4,7 @@ import json
 import math
 from functools import partial
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, NamedTuple, Sequence
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
@@ -14,10 +14,10 @@ from ..analysis.labels import Labeling, Position, label_positions
 from ..evaluation.runs import names_of, read_json
 from ..files import atomic_write, make_folder, write_json
 from ..reporting.figure import PALETTE, Figure, legend_above, line_style, plain, save_png
-from ..reporting.html import Block, Paragraph, Section, page
+from ..reporting.html import Paragraph, Section, page
 from ..reporting.table import Table
-from .image_run import ImageRun
-from .image_scores import ACCURACY, base_of, compare_on, cost_cells, refuse_other_images
+from .image_result import ImageResult, ImageRun
+from .image_scores import ACCURACY, Cost, base_of, compare_on, refuse_other_images
 
 _BINS = 15
 _PANELS = 3  # of the reliability figure in a row
@@ -32,8 +32,11 @@ class HardImage(NamedTuple):
     position: Position  # the labels that it was given
 
 
-def write_image_report(runs: Sequence[ImageRun], folder: Path) -> Path:
-    """Write ``report.html``, its numbers as JSON and its figures as PNG files into ``folder``; the path of the page.
+def write_image_report(runs: Sequence[ImageRun], folder: Path) -> Tuple[Path, List[Table]]:
+    """Write ``report.html``, its numbers as JSON and its figures as PNG files into ``folder``.
+
+    Returns:
+        The path of the page, and its tables.
 
     Raises:
         UserError: the runs were trained on different images.
@@ -41,14 +44,16 @@ def write_image_report(runs: Sequence[ImageRun], folder: Path) -> Path:
     first = runs[0]
     refuse_other_images(runs)
     systems = dict(zip(names_of([run.folder for run in runs]), runs))
-    results = {name: read_json(run.result) for name, run in systems.items()}
+    results = {name: run.read_result() for name, run in systems.items()}
     p_values = significance(list(systems.values()))
     figures = [_reliability_figure(systems), _curves_figure(systems)]
-    figures += [_hard_figure(name, run, results[name]["classes"]) for name, run in systems.items()]
+    figures += [_hard_figure(name, run, results[name].classes) for name, run in systems.items()]
+    scores, signatures = _scores(results, p_values)
+    calibration, costs = _calibration(results), _costs({name: run.method for name, run in systems.items()}, results)
     sections = [
-        Section("scores", "Scores", list(_scores(results, p_values))),
-        Section("calibration", "Calibration", [_calibration(results), figures[0]]),
-        Section("training", "Training", [figures[1], _costs(results)]),
+        Section("scores", "Scores", [scores, signatures]),
+        Section("calibration", "Calibration", [calibration, figures[0]]),
+        Section("training", "Training", [figures[1], costs]),
         Section("hard-images", "Hard images", [_HARD_TEXT, *figures[2:]]),
     ]
     baseline = next(iter(systems))
@@ -58,18 +63,11 @@ def write_image_report(runs: Sequence[ImageRun], folder: Path) -> Path:
     text = f"Runs on the same images; {baseline} is the baseline."
     with atomic_write(path) as part:
         part.write_text(page(title, text, sections), encoding="utf-8")
-    write_json(folder / "report.json", {name: {**results[name], "p": p_values[name]} for name in systems})
+    numbers = {name: {**read_json(run.result), "p": p_values[name]} for name, run in systems.items()}
+    write_json(folder / "report.json", numbers)
     for figure in figures:
         save_png(folder / f"{figure.name}.png", figure.size, figure.paint)
-    return path
-
-
-def summary(path: Path) -> str:
-    """The tables of the report at ``path``, for the terminal."""
-    results = read_json(path.with_suffix(".json"))
-    scores = _scores(results, {name: result["p"] for name, result in results.items()})
-    tables = [*scores, _calibration(results), _costs(results)]
-    return "\n\n".join(table.text() for table in tables if isinstance(table, Table))
+    return path, [scores, calibration, costs]
 
 
 _HARD_TEXT = Paragraph(
@@ -80,7 +78,7 @@ _HARD_TEXT = Paragraph(
 )
 
 
-def significance(runs: Sequence[ImageRun]) -> Dict[str, Any]:
+def significance(runs: Sequence[ImageRun]) -> Dict[str, Optional[float]]:
     """Name of a run → p that its difference in accuracy from the first run is chance; None for the first.
 
     Paired bootstrap over the test images, see :func:`compare_on`.
@@ -88,52 +86,45 @@ def significance(runs: Sequence[ImageRun]) -> Dict[str, Any]:
     return {name: line.p for name, line in zip(names_of([run.folder for run in runs]), compare_on(runs, ACCURACY))}
 
 
-def _scores(results: Dict[str, Dict[str, Any]], p_values: Dict[str, Any]) -> Iterator[Block]:
-    by_run = _scores_by_run(results)
+def _scores(results: Dict[str, ImageResult], p_values: Dict[str, Optional[float]]) -> Tuple[Table, Paragraph]:
+    """The table of scores, and their signatures."""
     rows = []
-    for name, scores in by_run.items():
-        p = "" if p_values[name] is None else f"{p_values[name]:.3f}"
-        accuracy, *others = (f"{scores[score]['value']:.3f}" for score in (ACCURACY, "NLL", "ECE"))
-        rows.append((name, accuracy, p, *others, str(results[name]["evaluation"]["epoch"])))
-    yield Table("Test images", ("", ACCURACY, "p", "NLL", "ECE", "epoch"), rows)
-    signatures = (score for name, score in next(iter(by_run.values())).items() if "temperature" not in name)
-    yield Paragraph("; ".join(f"{score['name']}: {score['signature']}" for score in signatures), faint=True)
+    for name, result in results.items():
+        p = p_values[name]
+        accuracy, *others = (f"{result.scores[score].value:.3f}" for score in (ACCURACY, "NLL", "ECE"))
+        rows.append((name, accuracy, "" if p is None else f"{p:.3f}", *others, str(result.evaluation.epoch)))
+    scores = next(iter(results.values())).scores
+    signatures = (f"{name}: {score.signature}" for name, score in scores.items() if "temperature" not in name)
+    table = Table("Test images", ("", ACCURACY, "p", "NLL", "ECE", "epoch"), rows)
+    return table, Paragraph("; ".join(signatures), faint=True)
 
 
-def _scores_by_run(results: Dict[str, Dict[str, Any]]) -> Dict[str, Dict[str, Dict[str, Any]]]:
-    """Name of a run → name of a score → the score on the test images."""
-    return {
-        name: {score["name"]: score for score in result["evaluation"]["tests"]["test"]}
-        for name, result in results.items()
-    }
-
-
-def _calibration(results: Dict[str, Dict[str, Any]]) -> Table:
+def _calibration(results: Dict[str, ImageResult]) -> Table:
     """NLL and ECE of all kinds, and the temperature T that was fitted on the validation images."""
-    by_run = _scores_by_run(results)
     kinds = ("", " (posterior)", " (temperature)")
     names = [f"{score}{kind}" for kind in kinds for score in ("NLL", "ECE")]
-    names = [name for name in names if any(name in scores for scores in by_run.values())]
+    names = [name for name in names if any(name in result.scores for result in results.values())]
     rows = []
-    for run, scores in by_run.items():
-        temperature = results[run]["evaluation"]["temperature"]
-        values = (f"{scores[name]['value']:.3f}" if name in scores else "" for name in names)
+    for run, result in results.items():
+        temperature, scores = result.evaluation.temperature, result.scores
+        values = (f"{scores[name].value:.3f}" if name in scores else "" for name in names)
         rows.append((run, *values, "" if temperature is None else f"{temperature:.3f}"))
     return Table("Likelihood and calibration errors", ("", *names, "T"), rows)
 
 
-def _costs(results: Dict[str, Dict[str, Any]]) -> Table:
-    methods = {name: result["settings"]["config"]["criterion"]["name"] for name, result in results.items()}
+def _costs(methods: Dict[str, str], results: Dict[str, ImageResult]) -> Table:
+    """What every run took.
+
+    Args:
+        methods: run → what it was trained with.
+    """
     base = base_of(methods, next(iter(results)))
     header = ("", "s per epoch", "relative", "MiB", "relative", "weights", "device")
+    trainings = {name: result.training for name, result in results.items()}
+    reference = Cost.of([trainings[base]])
     rows = [
-        (
-            name,
-            *cost_cells(result["training"], results[base]["training"]),
-            f"{result['training']['parameters']:,}",
-            result["training"]["device"],
-        )
-        for name, result in results.items()
+        (name, *Cost.of([training]).cells(reference), f"{training.parameters:,}", training.device)
+        for name, training in trainings.items()
     ]
     return Table(f"Cost, relative to {base}", header, rows)
 

@@ -6,7 +6,6 @@ import statistics
 import sys
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
@@ -20,8 +19,7 @@ from ..analysis.calibration import expected_calibration_error, fit_temperature, 
 from ..checkpoints import read_file, save_file
 from ..errors import UserError
 from ..evaluation.metrics import Score
-from ..evaluation.runs import read_json
-from ..files import atomic_write, locked, write_json
+from ..files import atomic_write, locked
 from ..images.datasets import ImageData, ImageSet, load_data, load_declaration
 from ..images.methods import Method, build_method, find_method
 from ..images.networks import build_network
@@ -29,6 +27,7 @@ from ..images.settings import SMOKE_IMAGES, Settings, compose, options_of, pixel
 from ..images.training import Outcome, Trainer, accuracy_and_nll
 from ..images.workers import ALONE, Workers
 from ..subprocesses import run_module
+from .image_result import TEST, ImageCost, ImageEvaluation, ImageResult, ImageRun
 from .machines import Machines
 from .run_directory import claim, empty, refuse_foreign, versions
 
@@ -42,60 +41,6 @@ _BINS = 15  # of the calibration error (Guo et al., 2017)
 _HARD = 12  # training images with the largest loss that are kept
 
 
-@dataclass(frozen=True)
-class ImageRun:
-    """What is trained on which images, and where everything of it lies."""
-
-    folder: Path
-    config: Settings  # see images.settings.compose
-    files: Dict[str, str]  # of the data set, with their SHA-256
-
-    @property
-    def checkpoint(self) -> Path:
-        """The weights of the chosen epoch."""
-        return self.folder / "checkpoints" / "checkpoint_best.pt"
-
-    @property
-    def result(self) -> Path:
-        """Settings, versions, cost and scores; there when the run is complete."""
-        return self.folder / "result.json"
-
-    @property
-    def log(self) -> Path:
-        """One JSON record per epoch."""
-        return self.folder / "train.log"
-
-    def settings(self) -> Dict[str, Any]:
-        """What tells this run from another."""
-        return {"config": self.config, "files": self.files}
-
-    def logits(self, split: str) -> Tuple[Tensor, Tensor]:
-        """Logits (N, K), float32, and labels (N,) of ``"valid"`` or ``"test"``."""
-        with np.load(self.folder / "predictions.npz") as saved:
-            return torch.from_numpy(saved[f"{split}_logits"]), torch.from_numpy(saved[f"{split}_labels"])
-
-
-def is_image_run(folder: Path) -> bool:
-    """Whether ``folder`` holds a finished run on images."""
-    path = folder / "result.json"
-    if not path.is_file():
-        return False
-    # in fairseq's configurations "dataset" is a group of settings
-    return isinstance(read_json(path).get("settings", {}).get("config", {}).get("dataset"), str)
-
-
-def load_image_run(folder: Path) -> ImageRun:
-    """The finished run on images in ``folder``.
-
-    Raises:
-        UserError: there is none.
-    """
-    if not is_image_run(folder):
-        raise UserError(f"no finished run on images in {folder}")
-    settings = read_json(folder / "result.json")["settings"]
-    return ImageRun(folder, settings["config"], settings["files"])
-
-
 def run_images(
     folder: Path,
     dataset: str,
@@ -107,7 +52,7 @@ def run_images(
     fresh: bool = False,
     archive_dir: Optional[Path] = None,
     machines: Optional[Machines] = None,
-) -> Tuple[ImageRun, Dict[str, Any]]:
+) -> Tuple[ImageRun, ImageResult]:
     """Make or finish one run; what was done before is not done again.
 
     Args:
@@ -117,7 +62,7 @@ def run_images(
         machines: the processes that train; None: this one.
 
     Returns:
-        The run and the content of its ``result.json``.
+        The run and what came of it.
 
     Raises:
         UserError: unknown names, settings out of range, data that cannot be had, a directory that holds another run.
@@ -142,7 +87,7 @@ def run_images(
                 else:
                     device = torch.device("cpu") if machines and not machines.used_gpus else None
                     complete_run(run, data, report, device=device)
-        return run, json.loads(run.result.read_text(encoding="utf-8"))
+        return run, run.read_result()
 
 
 def load_images(dataset: str, config: Settings, archive_dir: Optional[Path]) -> ImageData:
@@ -177,7 +122,7 @@ def complete_run(
     if not workers.rank:
         for name, values in arrays.items():
             _save_arrays(run.folder / name, values)
-        write_json(run.result, result)
+        result.write(run.result)
 
 
 def _complete_together(
@@ -340,9 +285,9 @@ def _write_log(path: Path, history: List[Dict[str, Any]]) -> None:
 
 def _result(
     run: ImageRun, data: ImageData, outcome: Outcome, trainer: Trainer
-) -> Tuple[Dict[str, Any], Dict[str, Dict[str, np.ndarray]]]:
-    """What ``result.json`` holds; and file → arrays: the logits that it follows from, the hardest images."""
-    sets = {name: images for name, images in (("valid", data.valid), ("test", data.test)) if images is not None}
+) -> Tuple[ImageResult, Dict[str, Dict[str, np.ndarray]]]:
+    """What came of a run; and file → arrays: the logits that it follows from, the hardest images."""
+    sets = {name: images for name, images in (("valid", data.valid), (TEST, data.test)) if images is not None}
     logits = {name: trainer.predict(images) for name, images in sets.items()}
     labels = {name: images.labels for name, images in sets.items()}
     arrays = {f"{name}_logits": values.numpy() for name, values in logits.items()}
@@ -352,29 +297,18 @@ def _result(
     if "valid" in logits:
         temperature = fit_temperature(lambda: [(logits["valid"], labels["valid"])])
     scores = {name: measure(logits[name], labels[name], temperature, trainer.method) for name in logits}
-    seconds = [record["seconds"] for record in outcome.history]
-    weights = sum(weight.numel() for weight in trainer.network.parameters())
-    result = {
-        "settings": run.settings(),
-        "versions": versions(),
-        "classes": list(data.classes),
-        "training": {
-            "seconds": outcome.seconds,
-            "seconds_per_epoch": statistics.median(seconds),
-            "peak_memory_mib": outcome.peak_memory_mib,
-            "parameters": weights,
-            "device": _device_name(trainer.device, trainer.workers.number),
-            "images": {name: len(images) for name, images in {"train": data.train, **sets}.items()},
-        },
-        "evaluation": {
-            "checkpoint": run.checkpoint.name,
-            "epoch": outcome.epoch,
-            "temperature": temperature,
-            "validation": [score.to_json() for score in scores.get("valid", [])],
-            "tests": {"test": [score.to_json() for score in scores["test"]]},
-        },
-    }
-    return result, files
+    cost = ImageCost(
+        seconds=outcome.seconds,
+        peak_memory_mib=outcome.peak_memory_mib,
+        seconds_per_epoch=statistics.median(record["seconds"] for record in outcome.history),
+        parameters=sum(weight.numel() for weight in trainer.network.parameters()),
+        device=_device_name(trainer.device, trainer.workers.number),
+        images={name: len(images) for name, images in {"train": data.train, **sets}.items()},
+    )
+    evaluation = ImageEvaluation(
+        run.checkpoint.name, {TEST: scores[TEST]}, outcome.epoch, temperature, scores.get("valid", [])
+    )
+    return ImageResult(run.settings(), versions(), cost, evaluation, list(data.classes)), files
 
 
 def measure(logits: Tensor, labels: Tensor, temperature: Optional[float], method: Method) -> List[Score]:
@@ -419,13 +353,13 @@ def _device_name(device: torch.device, processes: int) -> str:
     return name if processes == 1 else f"{processes} × {name}"
 
 
-def summarize_images(run: ImageRun, result: Dict[str, Any]) -> None:
+def summarize_images(run: ImageRun, result: ImageResult) -> None:
     """Print what a finished run has to say."""
-    evaluation, training = result["evaluation"], result["training"]
-    print(f"\ntest  ({evaluation['checkpoint']} of epoch {evaluation['epoch']})")
-    for score in evaluation["tests"]["test"]:
-        print(f"  {Score(**score).name:<38}{score['value']:.3f}  ({score['signature']})")
-    print(f"{'training':<18}{training['seconds_per_epoch']:.1f} s per epoch on {training['device']}")
-    print(f"{'memory':<18}{training['peak_memory_mib']:,} MiB at most")
-    print(f"{'network':<18}{training['parameters']:,} weights")
+    evaluation, training = result.evaluation, result.training
+    print(f"\n{TEST}  ({evaluation.checkpoint} of epoch {evaluation.epoch})")
+    for score in evaluation.tests[TEST]:
+        print(f"  {score.name:<38}{score.value:.3f}  ({score.signature})")
+    print(f"{'training':<18}{training.seconds_per_epoch:.1f} s per epoch on {training.device}")
+    print(f"{'memory':<18}{training.peak_memory_mib:,} MiB at most")
+    print(f"{'network':<18}{training.parameters:,} weights")
     print(f"{'run':<18}{run.folder}")

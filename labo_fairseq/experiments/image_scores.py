@@ -3,17 +3,16 @@
 import json
 import statistics
 from pathlib import Path
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 from torch import Tensor
 
 from ..errors import UserError
-from ..evaluation.metrics import Score
-from ..evaluation.runs import RunResult, refuse_repeated
+from ..evaluation.runs import refuse_repeated
 from ..evaluation.significance import SAMPLES, SEED, Compared, paired_p, resample_sums, spread
 from ..reporting.table import Table
-from .image_run import ImageRun
+from .image_result import ImageCost, ImageRun
 
 ACCURACY = "accuracy"
 
@@ -120,11 +119,6 @@ def refuse_other_images(runs: Sequence[ImageRun]) -> None:
             raise UserError(f"{run.folder} and {runs[0].folder} were trained on different images")
 
 
-def scores_of(result: RunResult) -> Dict[str, Score]:
-    """Name → score on the test images."""
-    return {score.name: score for score in result.evaluation.tests["test"]}
-
-
 def validation_curve(log: Path) -> List[Tuple[int, float]]:
     """(updates, validation accuracy) of every epoch; of the training where there are no validation images."""
     records = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
@@ -140,15 +134,26 @@ def base_of(methods: Dict[str, str], otherwise: str) -> str:
     return next((name for name, method in methods.items() if method == "ce"), otherwise)
 
 
-def cost_cells(cost: Dict[str, Any], base: Dict[str, Any]) -> Tuple[str, str, str, str]:
-    """Seconds per epoch and peak memory, both also relative to ``base``; see ``training`` in ``result.json``."""
-    seconds, memory = cost["seconds_per_epoch"], cost["peak_memory_mib"]
-    return (
-        f"{seconds:.1f}",
-        f"{seconds / base['seconds_per_epoch']:.2f}",
-        f"{memory:,}",
-        f"{memory / base['peak_memory_mib']:.2f}",
-    )
+class Cost(NamedTuple):
+    """What a method takes: of one run, or of its runs."""
+
+    seconds_per_epoch: float
+    peak_memory_mib: int
+
+    @classmethod
+    def of(cls, trainings: Sequence[ImageCost]) -> "Cost":
+        """The median time, the largest memory."""
+        seconds = statistics.median(one.seconds_per_epoch for one in trainings)
+        return cls(seconds, max(one.peak_memory_mib for one in trainings))
+
+    def cells(self, base: "Cost") -> Tuple[str, str, str, str]:
+        """Seconds per epoch and peak memory, both also relative to ``base``."""
+        return (
+            f"{self.seconds_per_epoch:.1f}",
+            f"{self.seconds_per_epoch / base.seconds_per_epoch:.2f}",
+            f"{self.peak_memory_mib:,}",
+            f"{self.peak_memory_mib / base.peak_memory_mib:.2f}",
+        )
 
 
 def all_scores(title: str, runs: Dict[str, Dict[int, ImageRun]], baseline: str) -> Table:
@@ -158,28 +163,16 @@ def all_scores(title: str, runs: Dict[str, Dict[int, ImageRun]], baseline: str) 
         runs: variant → seed → finished run.
         baseline: the variant whose time and memory are 1 where there is none of cross-entropy.
     """
-    results = {
-        variant: [json.loads(run.result.read_text("utf-8")) for run in seeds.values()]
-        for variant, seeds in runs.items()
-    }
-    scores = {
-        variant: [{score["name"]: score["value"] for score in one["evaluation"]["tests"]["test"]} for one in of_variant]
-        for variant, of_variant in results.items()
-    }
+    results = {variant: [run.read_result() for run in seeds.values()] for variant, seeds in runs.items()}
+    scores = {variant: [one.scores for one in of_variant] for variant, of_variant in results.items()}
     names = [name for name in IMAGE_METRICS if any(name in one for ones in scores.values() for one in ones)]
-    costs = {
-        variant: {
-            "seconds_per_epoch": statistics.median(one["training"]["seconds_per_epoch"] for one in of_variant),
-            "peak_memory_mib": max(one["training"]["peak_memory_mib"] for one in of_variant),
-        }
-        for variant, of_variant in results.items()
-    }
-    methods = {variant: next(iter(seeds.values())).config["criterion"]["name"] for variant, seeds in runs.items()}
+    costs = {variant: Cost.of([one.training for one in of_variant]) for variant, of_variant in results.items()}
+    methods = {variant: next(iter(seeds.values())).method for variant, seeds in runs.items()}
     base = base_of(methods, baseline if baseline in runs else next(iter(runs)))
     rows = []
     for variant, of_variant in results.items():
-        cells = [_spread([one[name] for one in scores[variant] if name in one]) for name in names]
-        rows.append((variant, str(len(of_variant)), *cells, *cost_cells(costs[variant], costs[base])))
+        cells = [_spread([one[name].value for one in scores[variant] if name in one]) for name in names]
+        rows.append((variant, str(len(of_variant)), *cells, *costs[variant].cells(costs[base])))
     header = ("method", "seeds", *names, "s per epoch", "relative", "MiB", "relative")
     return Table(f"{title}; time and memory relative to {base}", header, rows)
 
@@ -192,9 +185,9 @@ def chosen_variants(runs: Dict[str, List[ImageRun]]) -> Dict[str, str]:
     """
     best: Dict[str, Tuple[float, str]] = {}
     for variant, of_variant in runs.items():
-        method = of_variant[0].config["criterion"]["name"]
-        results = [json.loads(run.result.read_text("utf-8"))["evaluation"]["validation"] for run in of_variant]
-        scores = [score["value"] for result in results for score in result if score["name"] == ACCURACY]
+        method = of_variant[0].method
+        validation = [score for run in of_variant for score in run.read_result().evaluation.validation]
+        scores = [score.value for score in validation if score.name == ACCURACY]
         if scores and (method not in best or statistics.mean(scores) > best[method][0]):
             best[method] = statistics.mean(scores), variant
     return {method: variant for method, (_, variant) in best.items()}
@@ -215,7 +208,7 @@ def tuned(title: str, runs: Dict[str, Dict[int, ImageRun]], baseline: str) -> Ta
     }
     sampled = dict(zip(sums, resample_sums(mean_of_sums, [one for one in sums.values() if one is not None])))
     first = runs.get(baseline)
-    base = chosen.get(next(iter(first.values())).config["criterion"]["name"]) if first else None
+    base = chosen.get(next(iter(first.values())).method) if first else None
     rows = []
     for method, variant in chosen.items():
         seeds = sorted(runs[variant])

@@ -11,7 +11,8 @@ from typing import Any
 from ..errors import UserError, told
 from ..images.workers import join_workers
 from ..torchrun_worker import run_worker
-from .image_run import ImageRun, complete_run, load_images
+from .image_result import ImageRun
+from .image_run import complete_run, load_images
 
 
 def main() -> None:

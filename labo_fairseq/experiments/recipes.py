@@ -263,7 +263,7 @@ def compose(name: str, overrides: Sequence[str] = ()) -> Config:
 
 def build_run(setup: Setup, config: Config, data: Prepared, folder: Path) -> Run:
     """The run of ``config``, see :func:`run_config`, on prepared ``data``."""
-    return Run(folder, data, setup.directions, config, setup.training.checkpoint)
+    return Run(folder, config, data, setup.directions, setup.training.checkpoint)
 
 
 def _smaller(recipe: AnyRecipe) -> AnyRecipe:

@@ -5,7 +5,7 @@ from typing import Any, Dict, Iterator, Sequence, Tuple
 
 from ..analysis import analyses
 from ..analysis.base import AnalysisResult
-from ..evaluation.runs import Run, RunResult, runs_by_name
+from ..evaluation.runs import Run, TranslationResult, runs_by_name
 from ..files import atomic_write
 from ..losses.blockwise import Quantity
 from ..reporting.figure import Figure
@@ -22,7 +22,7 @@ def write_report(runs: Sequence[Run], folder: Path) -> Path:
         UserError: runs on different data, or see the analyses.
     """
     systems = runs_by_name(runs)
-    results = {name: RunResult.read(run.result) for name, run in systems.items()}
+    results = {name: TranslationResult.read(run.result) for name, run in systems.items()}
     reported = [analysis for analysis in analyses().values() if analysis.in_report]
     analyzed = [analysis.run(runs, folder, **analysis.report_options(runs)) for analysis in reported]
     for result in analyzed:
@@ -44,7 +44,7 @@ def write_report(runs: Sequence[Run], folder: Path) -> Path:
     return path
 
 
-def _scores(results: Dict[str, RunResult]) -> Iterator[Block]:
+def _scores(results: Dict[str, TranslationResult]) -> Iterator[Block]:
     """A table per test set, a column per metric."""
     evaluations = {name: result.evaluation for name, result in results.items()}
     first = next(iter(evaluations.values()))
@@ -54,7 +54,6 @@ def _scores(results: Dict[str, RunResult]) -> Iterator[Block]:
         for name, evaluation in evaluations.items():
             values = {score.name: f"{score.value:.2f}" for score in evaluation.tests.get(test, [])}
             decoding = evaluation.decoding
-            assert decoding is not None, "only a translation is searched for"
             search = (evaluation.checkpoint, str(decoding.beam), f"{decoding.lenpen:g}")
             rows.append((name, *(values.get(metric, "") for metric in names), *search))
         yield Table(test, ("", *names, "checkpoint", "beam", "lenpen"), rows)
@@ -62,7 +61,7 @@ def _scores(results: Dict[str, RunResult]) -> Iterator[Block]:
     yield Paragraph("; ".join(f"{score.name}: {score.signature}" for score in first.tests[test]), faint=True)
 
 
-def _training(systems: Dict[str, Run], results: Dict[str, RunResult]) -> Iterator[Block]:
+def _training(systems: Dict[str, Run], results: Dict[str, TranslationResult]) -> Iterator[Block]:
     curves = {name: read_curves(run.log) for name, run in systems.items()}
     warmups = {name: run.config["criterion"].get("smoothing_warmup_steps") for name, run in systems.items()}
     from ..criterions.base import quantities  # fairseq takes seconds
@@ -90,7 +89,7 @@ def _training(systems: Dict[str, Run], results: Dict[str, RunResult]) -> Iterato
     yield Table("Cost", ("", "updates", "target tokens/s", "peak memory, MiB"), rows)
 
 
-def _settings(systems: Dict[str, Run], results: Dict[str, RunResult]) -> Iterator[Block]:
+def _settings(systems: Dict[str, Run], results: Dict[str, TranslationResult]) -> Iterator[Block]:
     """What differs between the runs, then each run's configuration and versions."""
     flat = {name: dict(_flatten(run.config)) for name, run in systems.items()}
     names = sorted({key for values in flat.values() for key in values})

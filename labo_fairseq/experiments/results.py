@@ -5,32 +5,18 @@ import io
 import statistics
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
-from ..data.types import Scoring
 from ..errors import UserError
-from ..evaluation.metrics import Score, find_metric, score, sentence_statistics
-from ..evaluation.runs import Run, RunResult, load_run
+from ..evaluation.runs import RunFolder, RunResult
 from ..evaluation.significance import SAMPLES, paired_p, pool_tests, resample_sums
 from ..files import atomic_write, write_json
 from ..reporting.figure import PALETTE, line_style, plain, save_png
 from ..reporting.table import Table
-from ..reporting.training_log import read_curves
 from .grid import Grid, Job, result_of
-from .image_run import ImageRun, load_image_run
-from .image_scores import (
-    ACCURACY,
-    IMAGE_METRICS,
-    all_scores,
-    find_image_metric,
-    image_statistics,
-    mean_of_sums,
-    scores_of,
-    tuned,
-    validation_curve,
-)
+from .kinds import FinishedRun, Scored, Shown
 
 #: in place of the name of a test set: the mean over those of a direction, but for one that is the validation set
 POOLED = "mean of the test sets"
@@ -71,17 +57,8 @@ class FinishedJob(NamedTuple):
     """A job of a grid that is done."""
 
     job: Job
-    run: Union[Run, ImageRun]
+    run: RunFolder
     result: RunResult
-
-
-class _Scored(NamedTuple):
-    """One run on one test set."""
-
-    score: Score
-    statistics: Optional[np.ndarray]  # (sentences, S), see sentence_statistics; for images (N, 2)
-    corpus_score: Optional[Callable[[np.ndarray], np.ndarray]]  # of sums of these
-    held_out: bool = True  # False: on the validation set
 
 
 def write_report(grid: Grid, root: Path, folder: Path, metric: str = "") -> List[Path]:
@@ -94,7 +71,7 @@ def write_report(grid: Grid, root: Path, folder: Path, metric: str = "") -> List
     Raises:
         UserError: no run is finished, or none can be scored so.
     """
-    shown = _shown(grid, metric)
+    shown = grid.kind.shown(metric)
     finished = finished_jobs(grid, root)
     if not finished:
         raise UserError(f"no run of {grid.name} below {root} is finished")
@@ -116,24 +93,8 @@ def write_report(grid: Grid, root: Path, folder: Path, metric: str = "") -> List
 def finished_jobs(grid: Grid, root: Path) -> List[FinishedJob]:
     """The runs of ``grid`` below ``root`` that are done, in its order."""
     results = ((job, result_of(job, root)) for job in grid.jobs)
-    load: Callable[[Path], Union[Run, ImageRun]] = load_image_run if grid.images else load_run
+    load = grid.kind.load
     return [FinishedJob(job, load(job.folder(root)), result) for job, result in results if result is not None]
-
-
-class _Shown(NamedTuple):
-    """The score that a table shows."""
-
-    key: str
-    name: str
-    lower_is_better: bool
-
-
-def _shown(grid: Grid, metric: str) -> _Shown:
-    if grid.images:
-        name = find_image_metric(metric or ACCURACY)
-        return _Shown(name, name, IMAGE_METRICS[name].lower_is_better)
-    known = find_metric(metric or "bleu")
-    return _Shown(metric or known.key, known.name(Scoring()), known.lower_is_better)
 
 
 def compare_cells(grid: Grid, finished: Sequence[FinishedJob], metric: str) -> List[Cell]:
@@ -142,7 +103,7 @@ def compare_cells(grid: Grid, finished: Sequence[FinishedJob], metric: str) -> L
     Raises:
         UserError: see :func:`find_metric` and :func:`score`.
     """
-    columns: Dict[Column, Dict[str, Dict[int, _Scored]]] = {}
+    columns: Dict[Column, Dict[str, Dict[int, Scored]]] = {}
     pooled: Dict[Column, List[Column]] = {}  # that of the mean → those of its test sets
     for done in finished:
         for column, scored in _scores(done, metric).items():
@@ -165,7 +126,7 @@ class Measured(NamedTuple):
     signatures: Dict[str, str]  # by variant
 
 
-def _measured(scored: Dict[str, Dict[int, _Scored]]) -> Measured:
+def _measured(scored: Dict[str, Dict[int, Scored]]) -> Measured:
     runs = {(variant, seed): one for variant, seeds in scored.items() for seed, one in sorted(seeds.items())}
     return Measured(
         {run: one.score.value for run, one in runs.items()},
@@ -205,13 +166,13 @@ def _column(column: Column, measured: Measured, variants: Sequence[str], baselin
     return cells
 
 
-def _resampled(scored: Dict[str, Dict[int, _Scored]]) -> Dict[Tuple[str, int], np.ndarray]:
+def _resampled(scored: Dict[str, Dict[int, Scored]]) -> Dict[Tuple[str, int], np.ndarray]:
     """(variant, seed) → (1 + samples,) scores; empty where the score cannot be tested."""
     testable = {
-        (variant, seed): (one.statistics, one.corpus_score)
+        (variant, seed): (one.statistics, one.total)
         for variant, seeds in scored.items()
         for seed, one in seeds.items()
-        if one.statistics is not None and one.corpus_score is not None
+        if one.statistics is not None and one.total is not None
     }
     if not testable:
         return {}
@@ -219,33 +180,15 @@ def _resampled(scored: Dict[str, Dict[int, _Scored]]) -> Dict[Tuple[str, int], n
     return dict(zip(testable, resample_sums(corpus_score, [rows for rows, _ in testable.values()])))
 
 
-def _scores(done: FinishedJob, name: str) -> Dict[Column, _Scored]:
-    """One run on its test sets: scores that its result has, others of its translations."""
-    run = done.run
-    if isinstance(run, ImageRun):
-        recorded_score = scores_of(done.result).get(name)
-        column = Column(done.job.corpus_name, done.job.subject.direction, "test")
-        return {column: _Scored(recorded_score, image_statistics(run, name), mean_of_sums)} if recorded_score else {}
-    scores = {}
-    for direction in run.directions:
-        scoring = run.data.scoring_for(direction[1])
-        metric = find_metric(name, scoring)
-        for test in run.data.tests:
-            translation = run.translated(test, direction)
-            if metric.tokenized and translation.tokens is None:
-                continue
-            recorded = done.result.evaluation.tests[run.data.split(test, *direction)]
-            known = next((one for one in recorded if one.name == metric.name(scoring)), None)
-            rows = sentence_statistics(metric, translation, scoring) if metric.decomposition else None
-            column = Column(done.job.corpus_name, "-".join(direction), test)
-            corpus_score = metric.decomposition.corpus_score if metric.decomposition else None
-            value, held_out = known or score(metric, translation, scoring), not run.is_validation(test, direction)
-            scores[column] = _Scored(value, rows, corpus_score, held_out)
-    return scores
+def _scores(done: FinishedJob, name: str) -> Dict[Column, Scored]:
+    """One run on its test sets."""
+    job = done.job
+    scores = job.kind.scores(done.run, done.result, job.subject.direction, name)
+    return {Column(job.corpus_name, *place): scored for place, scored in scores.items()}
 
 
-def markdown(grid: Grid, cells: Sequence[Cell], shown: _Shown, finished: Sequence[FinishedJob]) -> str:
-    """A table per corpus, with a column for each test set; for images, another with all scores and the cost."""
+def markdown(grid: Grid, cells: Sequence[Cell], shown: Shown, finished: Sequence[FinishedJob]) -> str:
+    """A table per corpus, with a column for each test set; and what the kind of run adds."""
     best_of = min if shown.lower_is_better else max
     lines = [
         f"# {grid.title}",
@@ -270,30 +213,13 @@ def markdown(grid: Grid, cells: Sequence[Cell], shown: _Shown, finished: Sequenc
         f"{len(finished)} of {len(grid.jobs)} runs are finished.",
         "",
     ]
-    lines += _image_tables(finished, grid.baseline)
+    done = [
+        FinishedRun(f"{job.corpus_name} {job.subject.direction}", job.variant, job.seed, run)
+        for job, run, _ in finished
+    ]
+    for table in grid.kind.more_tables(done, grid.baseline):
+        lines += [table.markdown(), ""]
     return "\n".join(lines)
-
-
-def _image_tables(finished: Sequence[FinishedJob], baseline: str) -> List[str]:
-    """Lines of the tables of all scores and the cost, one per data set and network; none of translation.
-
-    Where a method has several variants, another one has those that validation chose.
-    """
-    groups: Dict[str, Dict[str, Dict[int, ImageRun]]] = {}
-    for done in finished:
-        if isinstance(done.run, ImageRun):
-            variants = groups.setdefault(f"{done.job.corpus_name} {done.job.subject.direction}", {})
-            variants.setdefault(done.job.variant, {})[done.job.seed] = done.run
-    lines = []
-    for title, variants in groups.items():
-        tables = [all_scores(f"{title}, all scores", variants, baseline)]
-        if len({run.config["criterion"]["name"] for runs in variants.values() for run in runs.values()}) < len(
-            variants
-        ):
-            tables.insert(0, tuned(f"{title}, hyper-parameters chosen on validation images", variants, baseline))
-        for table in tables:
-            lines += [table.markdown(), ""]
-    return lines
 
 
 def to_csv(cells: Sequence[Cell]) -> str:
@@ -333,10 +259,7 @@ def draw_scores(path: Path, cells: Sequence[Cell], baseline: str, metric: str) -
 
 
 def draw_curves(path: Path, logs: Dict[Job, Path]) -> bool:
-    """A panel per direction: validation BLEU, or where it was not measured the negative log-likelihood, by update.
-
-    For images: validation accuracy. False where matplotlib is not installed.
-    """
+    """A panel per direction: the score on the validation set by update. False where matplotlib is not installed."""
     groups: Dict[Tuple[str, str], List[Job]] = {}
     for job in logs:
         groups.setdefault((job.corpus_name, job.direction), []).append(job)
@@ -346,7 +269,7 @@ def draw_curves(path: Path, logs: Dict[Job, Path]) -> bool:
             variants = list(dict.fromkeys(job.variant for job in jobs))
             first = {job.variant: job for job in reversed(jobs)}
             for job in jobs:
-                points, label = _validation_points(job, logs[job])
+                points, label = job.kind.validation_curve(logs[job])
                 of_variant = job.variant if first[job.variant] == job else None
                 style = line_style(variants.index(job.variant))
                 axes.plot(*zip(*points), **style, alpha=0.8, linewidth=1.2, label=of_variant)
@@ -357,15 +280,6 @@ def draw_curves(path: Path, logs: Dict[Job, Path]) -> bool:
             axes.legend(fontsize=7)
 
     return save_png(path, _size(len(groups), 3.2), paint)
-
-
-def _validation_points(job: Job, log: Path) -> Tuple[List[Tuple[int, float]], str]:
-    """(updates, score) of every validation, and what the score is called."""
-    if job.images:
-        return validation_curve(log), "accuracy (%)"
-    curves = read_curves(log)["valid"]
-    name, label = ("bleu", "BLEU") if "bleu" in curves else ("nll_loss", "NLL (bits)")
-    return sorted(curves.get(name, {}).items()), label
 
 
 def _show(cell: Cell, best: float) -> str:

@@ -15,7 +15,7 @@ from ..checkpoints import load_checkpoint, recover_checkpoints
 from ..errors import UserError
 from ..evaluation.evaluate import evaluate
 from ..evaluation.generate import Decoding
-from ..evaluation.runs import Run, RunResult, TrainingCost
+from ..evaluation.runs import Run, TranslationCost, TranslationResult
 from ..files import locked, make_folder, write_json
 from ..reporting.training_log import parse_record, read_curves
 from ..subprocesses import peak_memory_mib, run_module
@@ -33,7 +33,7 @@ _MADE = (
 )
 
 
-def complete(run: Run, machines: Optional[Machines] = None, fresh: bool = False) -> RunResult:
+def complete(run: Run, machines: Optional[Machines] = None, fresh: bool = False) -> TranslationResult:
     """Do what is still to do of ``run``, from the last checkpoint on if it was killed.
 
     Args:
@@ -58,8 +58,8 @@ def complete(run: Run, machines: Optional[Machines] = None, fresh: bool = False)
                 raise UserError(f"{run.checkpoint} is lost, and no copy of it is left: start over with --fresh")
             evaluation = evaluate(run, run.checkpoint, Decoding(), run.folder / "translations")
             data = os.path.relpath(run.data.folder, run.folder)
-            RunResult(run.settings(), data, versions(), training, evaluation).write(run.result)
-        return RunResult.read(run.result)
+            TranslationResult(run.settings(), versions(), training, evaluation, data).write(run.result)
+        return TranslationResult.read(run.result)
 
 
 def join(run: Run, machines: Machines) -> None:
@@ -79,21 +79,21 @@ def join(run: Run, machines: Machines) -> None:
         _update(run, machines, made, folder, folder / "train.log")
 
 
-def _train(run: Run, machines: Machines, made: int) -> TrainingCost:
+def _train(run: Run, machines: Machines, made: int) -> TranslationCost:
     done = run.folder / "training.json"
     if not done.exists():
         with _progress(run) as watch:
             _update(run, machines, made, run.folder, run.log, watch)
         logged = read_curves(run.log)["train"]
         speeds = list(logged.get("wps", {}).values())
-        cost = TrainingCost(
+        cost = TranslationCost(
             # fairseq's own count, which continues where a run resumes
             seconds=max(logged.get("wall", {}).values(), default=None),
             target_tokens_per_second=statistics.median(speeds) if speeds else None,
             peak_memory_mib=peak_memory_mib(resource.RUSAGE_CHILDREN),
         )
         write_json(done, asdict(cost))
-    return TrainingCost.from_json(json.loads(done.read_text(encoding="utf-8")))
+    return TranslationCost.from_json(json.loads(done.read_text(encoding="utf-8")))
 
 
 def _update(

@@ -18,13 +18,10 @@ from rich.table import Table
 
 from ..errors import UserError
 from ..evaluation.runs import RunResult
-from ..reporting.training_log import parse_record
 from ..subprocesses import child_command
 from .grid import Grid, Job, result_of
-from .image_scores import validation_curve
 
 _POLL = 0.5  # seconds
-_TAIL_BYTES = 1 << 16  # of a log: enough for the last records of a training
 
 
 @dataclass(frozen=True)
@@ -151,7 +148,7 @@ class Schedule:
         table = Table("run", "progress", title=f"{self.grid.title}: {counts}{failed}", title_justify="left")
         for slot in sorted(self.running):
             job, _ = self.running[slot]
-            table.add_row(f"{job.corpus_name} {job.direction} {job.name}", progress(job.folder(self.root)))
+            table.add_row(f"{job.corpus_name} {job.direction} {job.name}", progress(job, self.root))
         return table
 
 
@@ -161,37 +158,15 @@ def headline(result: RunResult) -> str:
     return f"{first.name} {first.value:.2f}"
 
 
-def progress(folder: Path) -> str:
-    """In words, how far the run in ``folder`` has come."""
+def progress(job: Job, root: Path) -> str:
+    """In words, how far the run of ``job`` has come."""
+    folder = job.folder(root)
     if (folder / "training.json").exists():
         return "translating"
     log, settings = folder / "train.log", folder / "settings.json"
     if not (log.exists() and settings.exists()):
         return "preparing"
-    config = json.loads(settings.read_text(encoding="utf-8"))["config"]
-    if "optimization" not in config:  # of images
-        return _progress_on_images(log, config["training"]["epochs"])
-    optimization = config["optimization"]
-    with open(log, "rb") as file:
-        file.seek(max(0, log.stat().st_size - _TAIL_BYTES))
-        records = [parse_record(line) for line in file.read().decode("utf-8", "replace").splitlines()]
-    shown = []
-    updates = [values for kind, values in filter(None, records) if kind == "train_inner"]
-    if updates:
-        if optimization.get("max_update"):
-            share = updates[-1]["num_updates"] / optimization["max_update"]
-        else:
-            share = updates[-1]["update"] / optimization["max_epoch"]
-        shown.append(f"training {share:4.0%}, perplexity {updates[-1]['ppl']:.4g}")
-    valid = [values for kind, values in filter(None, records) if kind == "valid"]
-    if valid and "valid_bleu" in valid[-1]:
-        shown.append(f"validation BLEU {valid[-1]['valid_bleu']:.2f}")
-    return ", ".join(shown) or "starting"
-
-
-def _progress_on_images(log: Path, epochs: int) -> str:
-    curve = validation_curve(log)
-    return f"training {len(curve) / epochs:4.0%}, validation accuracy {curve[-1][1]:.2f}"
+    return job.kind.progress(log, json.loads(settings.read_text(encoding="utf-8"))["config"])
 
 
 def _last_line(log: Path) -> str:

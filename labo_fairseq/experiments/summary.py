@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Optional
 
-from ..evaluation.runs import Evaluation, Run, RunResult
+from ..evaluation.runs import Run, TranslationEvaluation, TranslationResult
 from ..files import read_lines
 from ..reporting.figure import NO_FIGURE
 from ..reporting.training_log import plot_training
@@ -14,7 +14,7 @@ from ..reporting.training_log import plot_training
 _EXAMPLES, _SHORT = 5, 20  # how many, of at most so many words if there are any
 
 
-def summarize(run: Run, result: RunResult) -> None:
+def summarize(run: Run, result: TranslationResult) -> None:
     """Print the summary of ``run`` and draw its training curves."""
     (source, target), test = run.directions[0], run.data.tests[0]
     name = run.data.split(test, source, target)
@@ -39,10 +39,9 @@ def summarize(run: Run, result: RunResult) -> None:
     print(f"\nTranslate your own lines:  labo-fairseq translate {shlex.quote(str(run.folder))}")
 
 
-def show_scores(evaluation: Evaluation) -> None:
+def show_scores(evaluation: TranslationEvaluation) -> None:
     """Print every score with its signature."""
     decoding = evaluation.decoding
-    assert decoding is not None, "only a translation is searched for"
     for test, scores in evaluation.tests.items():
         print(f"{test}  ({evaluation.checkpoint}, beam {decoding.beam}, lenpen {decoding.lenpen:g})")
         for score in scores:

@@ -12,7 +12,8 @@ from test_images_training import DATA, Tiny, labo, trainer, without_time
 from torch import nn
 from torch.multiprocessing import spawn
 
-from labo_fairseq.experiments.image_run import load_image_run, parse_message, run_images
+from labo_fairseq.experiments.image_result import load_image_run
+from labo_fairseq.experiments.image_run import parse_message, run_images
 from labo_fairseq.images.methods import method_names
 from labo_fairseq.images.training import Recipe
 from labo_fairseq.images.workers import ALONE, Workers

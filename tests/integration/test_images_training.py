@@ -16,7 +16,8 @@ from torch import nn
 
 from labo_fairseq.errors import UserError
 from labo_fairseq.experiments.image_report import hard_images, significance
-from labo_fairseq.experiments.image_run import ImageRun, is_image_run, load_image_run, load_network, measure
+from labo_fairseq.experiments.image_result import ImageRun, is_image_run, load_image_run
+from labo_fairseq.experiments.image_run import load_network, measure
 from labo_fairseq.images import is_dataset
 from labo_fairseq.images.datasets import ImageArray, ImageData, load_declaration
 from labo_fairseq.images.methods import build_method, method_names

@@ -40,7 +40,7 @@ def template(corpus, data, tmp_path_factory):
             write_lines(folder / f"{split}.{language}", lines)
     shutil.copytree(data.folder, folder / "data")
     config = compose("bible_de-en_labo", SETTINGS)
-    complete(Run(folder / "run", Prepared(folder / "data"), (("de", "en"),), config, "last"), Machines(gpus=0))
+    complete(Run(folder / "run", config, Prepared(folder / "data"), (("de", "en"),), "last"), Machines(gpus=0))
     return folder
 
 

@@ -235,7 +235,7 @@ def test_a_run_is_not_scored_with_it(data, tmp_path):
     (folder / "checkpoints").mkdir(parents=True)
     bad = write_bad("as a parameter", folder / "checkpoints" / "checkpoint_last.pt")
     with pytest.raises(UserError, match=refusal(bad, "as a parameter")):
-        evaluate_again(Run(folder, data, (("de", "en"),), {}), "last", None, Decoding())
+        evaluate_again(Run(folder, {}, data, (("de", "en"),)), "last", None, Decoding())
 
 
 def test_a_run_does_not_go_on_from_it(tmp_path, capsys):

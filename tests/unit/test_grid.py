@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from labo_fairseq.errors import UserError
+from labo_fairseq.experiments import kinds
 from labo_fairseq.experiments.grid import load_grid
 from labo_fairseq.experiments.scheduler import _in_words, find_workers, only, show_plan, slurm_script
 from labo_fairseq.files import configs
@@ -110,7 +111,7 @@ def test_a_grid_of_images(write):
     student = {**IMAGES, "methods": ["kd"], "teachers": ["ce"], "teacher_network": "resnet50", "settings": settings}
     taught = {**IMAGES, "networks": ["resnet50"], "methods": ["ce"], "settings": {"network.width": [8]}}
     grid = load_grid(write({"grid": [IMAGES, student, taught]}))
-    assert grid.images
+    assert grid.kind is kinds.IMAGES
     assert [job.name for job in grid.jobs if job.teachers] == [
         f"kd-width8{alpha}-seed{seed}" for alpha in ("-alpha0.1", "") for seed in (1, 2)
     ]
@@ -168,7 +169,7 @@ def test_slurm_script_submits_every_run_once_and_teachers_first(write):
         ({"grid": [{**BLOCK, "teachers": ["ls"]}]}, "method ls takes no teachers"),
         ({"grid": [{**BLOCK, "methods": ["kd"], "teachers": ["ls"]}]}, "the teachers ls-seed1, ls-seed2 are no runs"),
         ({"grid": [BLOCK, IMAGES]}, "a grid must hold either corpora or data sets of images: write two grids"),
-        ({"grid": [{**IMAGES, "corpus": "bible"}]}, "block 1 of the grid: unknown key corpus"),
+        ({"grid": [{**IMAGES, "corpus": "bible"}]}, "block 1 of the grid: unknown key dataset"),
         ({"grid": [{**IMAGES, "networks": ["resnet19"]}]}, "unknown network 'resnet19'"),
         ({"grid": [{**IMAGES, "dataset": "digit"}]}, "unknown data set 'digit'"),
         ({"grid": [{**IMAGES, "methods": ["afl"]}]}, "unknown method 'afl': choose from "),
