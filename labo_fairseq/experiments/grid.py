@@ -11,10 +11,12 @@ grid:
     hours: {cpu: 1.2, gpu: 0.1}  # of one run, on one core or one GPU; optional: the corpus declares its own
   - corpus: multi30k
     directions: [de-en]
-    methods: [labo]
+    methods:                     # each with settings of its own
+      ls: {criterion.label_smoothing: [0.05, 0.2]}
+      labo: {criterion.tau: [1.15, 1.5]}
     seeds: [1]
-    settings:                    # every combination of these
-      criterion.tau: [1.15, 1.25]
+    settings:                    # of all of them: every combination is a run
+      optimization.lr: [[0.001], [0.003]]
   - corpus: multi30k
     directions: [de-en]
     methods: [kd]
@@ -211,39 +213,80 @@ def _jobs(block: Any, number: int, smoke: bool, folder: Path) -> Iterator[Job]:
         # the path of a corpus file is relative to the grid's directory
         if (folder / corpus).is_file():
             corpus = os.path.relpath(folder / corpus)
-        settings = block.get("settings", {})
-        if not isinstance(settings, dict):
-            raise UserError("settings must be KEY: [VALUE, ...]")
-        own_hours = parse_hours(block["hours"]) if "hours" in block else {}
-        choices = [[(str(key), value) for value in check_list(values, key)] for key, values in settings.items()]
+        methods, seeds = _methods(block["methods"], _choices(block.get("settings", {}), "settings")), _seeds(block)
         taught = check_list(block["teachers"], "teachers") if "teachers" in block else []
-        seeds = check_list(block["seeds"], "seeds")
-        for seed in seeds:
-            if type(seed) is not int or not 0 <= seed < 1 << 32:
-                raise UserError(f"a seed must be an integer from 0 to {(1 << 32) - 1}, got {seed!r}")
-        for direction, method, chosen in product(
-            check_list(block[where], where), check_list(block["methods"], "methods"), product(*choices)
-        ):
+        own_hours = parse_hours(block["hours"]) if "hours" in block else {}
+        for direction in check_list(block[where], where):
             subject = kind.find(corpus, str(direction), smoke)
-            for wanted in (method, *taught):
-                if wanted not in subject.methods():
-                    raise UserError(f"unknown method {wanted!r}: choose from {', '.join(subject.methods())}")
-            if subject.takes_teachers(method) != bool(taught):
-                needs = "needs teachers" if not taught else "takes no teachers"
-                raise UserError(f"method {method} {needs}")
-            shared = [pair for pair in chosen if not pair[0].startswith("criterion.")]
-            teaching = str(block.get("teacher_network", subject.argument))
-            changed = _changed(subject, method, chosen)
-            of_teachers = {teacher: _changed(subject, teacher, shared) for teacher in taught}
-            hours = {**subject.hours, **own_hours}
-            for seed in seeds:
-                teachers = tuple(
-                    Job(kind, corpus, teaching, teacher, seed, settings, smoke=smoke)
-                    for teacher, settings in of_teachers.items()
-                )
-                yield Job(kind, corpus, subject.argument, method, seed, changed, teachers, smoke, hours)
+            teaching = kind.find(corpus, str(block.get("teacher_network", direction)), smoke)
+            _check_methods(subject, methods, taught)
+            for method, choices in methods.items():
+                its_teachers = taught if subject.takes_teachers(method) else []
+                hours = {**_hours(subject, method, teaching, its_teachers), **own_hours}
+                for chosen in product(*choices):
+                    changed = _changed(subject, method, chosen)
+                    shared = [pair for pair in chosen if not pair[0].startswith("criterion.")]
+                    of_teachers = {teacher: _changed(teaching, teacher, shared) for teacher in its_teachers}
+                    for seed in seeds:
+                        teachers = tuple(
+                            Job(kind, corpus, teaching.argument, teacher, seed, settings, smoke=smoke)
+                            for teacher, settings in of_teachers.items()
+                        )
+                        yield Job(kind, corpus, subject.argument, method, seed, changed, teachers, smoke, hours)
     except UserError as error:
         raise UserError(f"block {number} of the grid: {error}") from None
+
+
+#: the values of every setting, each with the setting's name
+_Choices = List[List[Tuple[str, Any]]]
+
+
+def _choices(settings: Any, name: str) -> _Choices:
+    if not isinstance(settings, dict):
+        raise UserError(f"{name} must be KEY: [VALUE, ...]")
+    return [[(str(key), value) for value in check_list(values, key)] for key, values in settings.items()]
+
+
+def _methods(value: Any, shared: _Choices) -> Dict[str, _Choices]:
+    """Method → its own choices and those that all share."""
+    given = value if isinstance(value, dict) and value else {str(method): {} for method in check_list(value, "methods")}
+    methods = {
+        str(method): [*shared, *_choices(own or {}, f"the settings of {method}")] for method, own in given.items()
+    }
+    for method, choices in methods.items():
+        names = [values[0][0] for values in choices]
+        for name in names:
+            if names.count(name) > 1:
+                raise UserError(f"{name} stands in settings and in those of {method}")
+    return methods
+
+
+def _seeds(block: Dict[str, Any]) -> List[int]:
+    seeds = check_list(block["seeds"], "seeds")
+    for seed in seeds:
+        if type(seed) is not int or not 0 <= seed < 1 << 32:
+            raise UserError(f"a seed must be an integer from 0 to {(1 << 32) - 1}, got {seed!r}")
+    return seeds
+
+
+def _check_methods(subject: Subject, methods: Dict[str, _Choices], teachers: Sequence[str]) -> None:
+    """UserError where a method is unknown, or teachers are missing or useless."""
+    for method in (*methods, *teachers):
+        if method not in subject.methods():
+            raise UserError(f"unknown method {method!r}: choose from {', '.join(subject.methods())}")
+    students = [method for method in methods if subject.takes_teachers(method)]
+    if students and not teachers:
+        raise UserError(f"method {students[0]} needs teachers")
+    if teachers and not students:
+        raise UserError(f"method {next(iter(methods))} takes no teachers")
+
+
+def _hours(subject: Subject, method: str, teaching: Subject, teachers: Sequence[str]) -> Dict[str, float]:
+    """What a run is expected to take; the forward pass of a teacher is a third of a training step of it."""
+    return {
+        device: hours + sum(teaching.hours(teacher).get(device, hours) / 3 for teacher in teachers)
+        for device, hours in subject.hours(method).items()
+    }
 
 
 def _changed(subject: Subject, method: str, settings: Sequence[Tuple[str, Any]]) -> Tuple[str, ...]:

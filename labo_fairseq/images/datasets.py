@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..data.archives import Archive, archive_folder, cache_folder, fetch, fetch_wheel
+from ..data.corpora.declaration import parse_hours
 from ..errors import UserError
 from ..files import configs, digest_of, shipped_datasets
 from .files import ImageFiles, list_classes, list_images
@@ -92,6 +93,7 @@ class Declaration:
     training: Dict[str, Any] = field(default_factory=dict)
     augmentation: Dict[str, Any] = field(default_factory=dict)
     networks: Dict[str, Dict[str, Any]] = field(default_factory=dict)  # name, or "default" → settings
+    hours: Dict[str, Dict[str, float]] = field(default_factory=dict)  # network → device → of a run, as expected
 
 
 #: settings of every data set, with their defaults
@@ -139,9 +141,11 @@ def load_declaration(name: str) -> Declaration:
             raise ValueError(f"reader must be one of {', '.join(READERS)}, got {declaration.reader!r}")
         if not declaration.mean or len(declaration.mean) != len(declaration.std):
             raise ValueError("mean and std must have one value per channel")
+        for network, hours in declaration.hours.items():
+            declaration.hours[network] = parse_hours(hours)
     except FileNotFoundError:
         raise UserError(f"no data set {path}: the file is not there") from None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, UserError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path} does not declare a data set ({reason}): compare it with cifar10.yaml") from None
     return declaration

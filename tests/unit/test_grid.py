@@ -123,6 +123,39 @@ def test_a_grid_of_images(write):
     assert grid.jobs[0].folder(Path("r")) == Path("r/digits/resnet18/ls-seed1")
 
 
+def test_methods_may_have_settings_of_their_own(write):
+    methods = {"ls": None, "labo": {"criterion.tau": [1.15, 1.25]}, "ce": {}}
+    block = {**BLOCK, "directions": ["de-en"], "seeds": [1], "methods": methods}
+    grid = load_grid(write({"grid": [block]}))
+    assert [job.name for job in grid.jobs] == ["ls-seed1", "labo-tau1.15-seed1", "labo-seed1", "ce-seed1"]
+    rates = {"optimization.lr": [[0.001], [0.002]]}
+    block = {
+        **block,
+        "methods": {"labo": {"criterion.tau": [1.15, 1.5]}, "kd": {}},
+        "teachers": ["ce"],
+        "settings": rates,
+    }
+    taught = {**BLOCK, "directions": ["de-en"], "seeds": [1], "methods": ["ce"], "settings": rates}
+    grid = load_grid(write({"grid": [block, taught]}))
+    names = [job.name for job in grid.jobs]
+    assert names[:2] == ["labo-optimization.lr[0.001]-tau1.15-seed1", "labo-optimization.lr[0.001]-tau1.5-seed1"]
+    students = [job for job in grid.jobs if job.teachers]
+    assert [(job.name, job.teachers[0].name) for job in students] == [
+        (f"kd-optimization.lr[{rate}]-seed1", f"ce-optimization.lr[{rate}]-seed1") for rate in (0.001, 0.002)
+    ]
+
+
+def test_hours_count_the_passes_of_a_method_and_its_teacher(write):
+    block = {**IMAGES, "dataset": "cifar100", "methods": ["ce", "cs_kd", "kd"], "teachers": ["ce"], "seeds": [1]}
+    taught = {**block, "networks": ["resnext29"], "methods": ["ce"]}
+    del taught["teachers"]
+    grid = load_grid(write({"grid": [{**block, "teacher_network": "resnext29"}, taught]}))
+    hours = {(job.direction, job.method): job.hours["cpu"] for job in grid.jobs}
+    assert hours["resnet18", "ce"] == 140
+    assert hours["resnet18", "cs_kd"] == pytest.approx(140 * 4 / 3)
+    assert hours["resnet18", "kd"] == pytest.approx(140 + hours["resnext29", "ce"] / 3)
+
+
 def test_the_cost_of_the_digits_is_the_sum_of_its_runs(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     grid = load_grid("digits")
@@ -166,6 +199,12 @@ def test_slurm_script_submits_every_run_once_and_teachers_first(write):
         ({"grid": [{**BLOCK, "seeds": 1}]}, "seeds must be a list"),
         ({"grid": [{**BLOCK, "settings": ["criterion.tau=1"]}]}, "settings must be KEY"),
         ({"grid": [{**BLOCK, "methods": ["kd"]}]}, "method kd needs teachers"),
+        ({"grid": [{**BLOCK, "methods": {}}]}, "methods must be a list of at least one"),
+        ({"grid": [{**BLOCK, "methods": {"ls": [0.1]}}]}, "the settings of ls must be KEY: [VALUE, ...]"),
+        (
+            {"grid": [{**BLOCK, "methods": {"labo": {"criterion.tau": [2]}}, "settings": {"criterion.tau": [3]}}]},
+            "criterion.tau stands in settings and in those of labo",
+        ),
         ({"grid": [{**BLOCK, "teachers": ["ls"]}]}, "method ls takes no teachers"),
         ({"grid": [{**BLOCK, "methods": ["kd"], "teachers": ["ls"]}]}, "the teachers ls-seed1, ls-seed2 are no runs"),
         ({"grid": [BLOCK, IMAGES]}, "a grid must hold either corpora or data sets of images: write two grids"),

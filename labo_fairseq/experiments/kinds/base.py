@@ -52,7 +52,6 @@ class Subject(ABC):
     argument: str  # the direction or the network, as the command line takes it
     direction: str  # and as its folder is called
     checkpoint: str  # which one is scored, and teaches
-    hours: Dict[str, float]  # device → what a run is declared to take
     timed_with: str  # key under which run times are comparable
 
     @abstractmethod
@@ -62,6 +61,10 @@ class Subject(ABC):
     @abstractmethod
     def takes_teachers(self, method: str) -> bool:
         """Whether a method needs a finished run."""
+
+    @abstractmethod
+    def hours(self, method: str) -> Dict[str, float]:
+        """Device → what a run is declared to take, without what its teachers do."""
 
     @abstractmethod
     def config(self, method: str, seed: int, overrides: Sequence[str] = (), smoke: bool = False) -> Dict[str, Any]:

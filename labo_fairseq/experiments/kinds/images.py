@@ -39,7 +39,6 @@ class ImageSubject(Subject):
         # a module's function is named behind a colon, which no folder may have
         self.name, self.direction = self.declaration.name, network.replace(":", ".")
         self.timed_with = f"{dataset} {network}"
-        self.hours = {}  # a grid says what its runs take
         self._methods = image_methods()
         self.plain("ce")  # for what it refuses
 
@@ -48,6 +47,11 @@ class ImageSubject(Subject):
 
     def takes_teachers(self, method: str) -> bool:
         return find_method(method).needs_teacher
+
+    def hours(self, method: str) -> Dict[str, float]:
+        declared = self.declaration.hours.get(self.argument, {})
+        # a backward pass takes as long as two forward passes
+        return {device: hours * (find_method(method).forward_passes + 2) / 3 for device, hours in declared.items()}
 
     def config(self, method: str, seed: int, overrides: Sequence[str] = (), smoke: bool = False) -> Dict[str, Any]:
         return compose(self.declaration, self.argument, method, seed, overrides, smoke)

@@ -26,13 +26,16 @@ class CorpusSubject(Subject):
         self.setup = setup
         self.name, self.timed_with = setup.corpus.name, corpus
         self.argument = self.direction = setup.direction
-        self.checkpoint, self.hours = setup.training.checkpoint, setup.training.hours
+        self.checkpoint = setup.training.checkpoint
 
     def methods(self) -> List[str]:
         return methods()
 
     def takes_teachers(self, method: str) -> bool:
         return takes_teachers(method)
+
+    def hours(self, method: str) -> Dict[str, float]:
+        return self.setup.training.hours
 
     def config(self, method: str, seed: int, overrides: Sequence[str] = (), smoke: bool = False) -> Dict[str, Any]:
         return run_config(self.setup, method, seed, overrides, smoke)

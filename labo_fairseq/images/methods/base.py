@@ -61,6 +61,8 @@ class Method(nn.Module):
     needs_partner = False
     #: whether the context needs a teacher
     needs_teacher = False
+    #: of the trained network or a copy of it, per image of an update: what a training is expected to take
+    forward_passes = 1
     #: whether images may be mixed: the loss is linear in the one-hot label, so that of a mixed label is the mean
     mixable = False
 

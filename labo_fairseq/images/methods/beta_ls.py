@@ -22,6 +22,8 @@ class BetaSmoothing(Method):
         decay: of the moving average; min(1 − 1/(t+1), decay) after update t.
     """
 
+    forward_passes = 2
+
     def __init__(self, context: Context, *, alpha: float = 0.6, beta: float = 3.0, decay: float = 0.999) -> None:
         super().__init__(context)
         check("alpha", alpha, 0, 1)

@@ -20,6 +20,7 @@ class ClassWiseSelfDistillation(Method):
     """
 
     needs_partner = True
+    forward_passes = 2
 
     def __init__(self, context: Context, *, weight: float = 1.0, temperature: float = 4.0) -> None:
         super().__init__(context)
