@@ -403,11 +403,21 @@ def _add_evaluate(commands) -> None:
         commands,
         "evaluate",
         _evaluate,
-        "score a finished run with another checkpoint, an average of checkpoints, or other decoding options",
+        "score a finished run with another checkpoint, an average of them, another search, or on another test set",
     )
     parser.add_argument("folder", type=Path, metavar="RUN", help="directory of the run")
     _add_decoding_options(parser)
     parser.add_argument("--metrics", nargs="+", default=[], metavar="METRIC", help=f"more scores: {_METRIC_HELP}")
+    parser.add_argument(
+        "--test",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="another test set instead: the files of source and reference, or one with both, as for 'run custom'",
+    )
+    parser.add_argument(
+        "--source", default="", metavar="LANG", help="with --test: its source language, if the run has several"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
 
@@ -431,11 +441,14 @@ def _evaluate(args: argparse.Namespace) -> None:
 
     from .evaluation.evaluate import evaluate_again
     from .evaluation.generate import Decoding
-    from .evaluation.runs import load_run
+    from .evaluation.runs import direction_of, load_run
+    from .experiments.custom import read_test
     from .experiments.summary import show_scores
 
+    run = load_run(args.folder)
+    test = read_test(args.test, direction_of(run, args.source)) if args.test else None
     decoding = Decoding(args.beam, args.lenpen, args.posterior)
-    evaluation = evaluate_again(load_run(args.folder), args.checkpoint, args.average, decoding, args.metrics)
+    evaluation = evaluate_again(run, args.checkpoint, args.average, decoding, args.metrics, test)
     if args.json:
         print(json.dumps(evaluation.to_json(), indent=2))
     else:

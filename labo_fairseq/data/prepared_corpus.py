@@ -39,10 +39,11 @@ class Prepared:
 
     def scoring_for(self, target: str) -> Scoring:
         """How translations into ``target`` are scored."""
-        return self._declared_scoring().for_target(target)
+        return self.scoring.for_target(target)
 
-    def _declared_scoring(self) -> DeclaredScoring:
-        """What was written down; an older version wrote nothing, and the corpus' declaration still says it."""
+    @property
+    def scoring(self) -> DeclaredScoring:
+        """How translations are scored; what an older version did not write down, the corpus' declaration still says."""
         written = self._metadata("scoring", None)
         if written is not None:
             return DeclaredScoring(**written)

@@ -1,9 +1,11 @@
 """A checkpoint of a run translates the test sets and is scored."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence
 
 from ..checkpoints import average_checkpoints, load_checkpoint, newest_checkpoints
+from ..data.new_test import NewTest, prepare_test
 from ..errors import UserError
 from ..files import locked, write_json
 from .generate import Decoding, TestSet, translate_tests
@@ -52,21 +54,31 @@ def find_checkpoint(run: Run, name: Optional[str], average: Optional[int]) -> Pa
 
 
 def evaluate_again(
-    run: Run, checkpoint_name: Optional[str], average: Optional[int], decoding: Decoding, metrics: Sequence[str] = ()
+    run: Run,
+    checkpoint_name: Optional[str],
+    average: Optional[int],
+    decoding: Decoding,
+    metrics: Sequence[str] = (),
+    test: Optional[NewTest] = None,
 ) -> TranslationEvaluation:
-    """Scores of a finished run with another checkpoint, search or metric, kept in addition to the first ones.
+    """Scores of a finished run with another checkpoint, search, metric or test set, kept beside the first ones.
 
     Args:
         checkpoint_name, average: see :func:`find_checkpoint`.
         metrics: keys or names of the registry, of metrics to add to the default ones.
+        test: instead of the test sets of the corpus.
 
     Raises:
-        UserError: that checkpoint is not there or damaged, fairseq fails, or a metric cannot be computed.
+        UserError: that checkpoint is not there or damaged, fairseq fails, a metric cannot be computed, or see
+            :func:`prepare_test`.
     """
     wanted = [find_metric(key, run.data.scoring_for(run.directions[0][1])) for key in metrics]
     with locked(run.folder):
         checkpoint = find_checkpoint(run, checkpoint_name, average)
         folder = run.folder / "evaluations" / f"{checkpoint.stem.partition('_')[2]}-{decoding.folder_name}"
+        if test is not None:
+            data = prepare_test(run.data, test, folder.parent / "tests")
+            run, folder = replace(run, data=data, directions=(test.direction,)), folder / data.folder.name
         path = folder / "scores.json"
         if not path.exists():
             write_json(path, evaluate(run, checkpoint, decoding, folder).to_json())

@@ -1,23 +1,22 @@
 """The user's own files as the command line names them: the declaration that a corpus file would hold."""
 
 import os
-import re
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence
 
 import yaml
 
-from ..data.corpora.declaration import Declaration, parse_declaration
+from ..data.corpora.declaration import Declaration, Part, parse_declaration
+from ..data.corpora.readers import read_part
 from ..data.corpora.sources import without_packing
 from ..data.languages import parse_directions
+from ..data.new_test import NewTest, usable_name
 from ..data.types import Pair
 from ..errors import UserError
 from ..files import atomic_write
 from .recipes import Setup
 
 NAME = "custom"
-
-_TEST_NAME = re.compile(r"\w[\w-]*")
 
 
 def declare(
@@ -67,6 +66,16 @@ def parse_custom(content: Dict[str, Any]) -> Declaration:
         UserError: a cleaning rule that is none, or a file that is not there.
     """
     return parse_declaration(content, NAME, Path.cwd())
+
+
+def read_test(paths: Sequence[Path], direction: Pair) -> NewTest:
+    """A test set in the user's own files: one with both languages, or the source's and the target's.
+
+    Raises:
+        UserError: they are not there, or not in this order; while reading, what is wrong with their text.
+    """
+    files = _part("test", paths, direction)["file"]
+    return NewTest(usable_name(paths[0]), direction, read_part(Part(tuple(files)), direction, direction, Path))
 
 
 def write_corpus_file(content: Dict[str, Any], setup: Setup, path: Path) -> None:
@@ -119,8 +128,5 @@ def _test_names(tests: Sequence[Sequence[Path]]) -> List[str]:
     """``test``, or what the first file of several test sets is called before its first dot."""
     if len(tests) == 1:
         return ["test"]
-    names = [paths[0].name.split(".")[0] for paths in tests]
-    usable = all(_TEST_NAME.fullmatch(name) and name not in ("train", "valid") for name in names)
-    return (
-        names if usable and len(set(names)) == len(names) else [f"test{number}" for number in range(1, len(tests) + 1)]
-    )
+    names = [usable_name(paths[0]) for paths in tests]
+    return names if len(set(names)) == len(names) else [f"test{number}" for number in range(1, len(tests) + 1)]

@@ -419,6 +419,15 @@ def test_chinese_from_command_to_bleu(finished):
     assert any("，" in line for line in read_lines(data.subwords("train", "zh")))
 
 
+def test_its_test_set_named_again_has_the_same_scores(finished, capsys):
+    folder, _ = finished
+    place, data = folder / "en-zh" / "labo-seed1", Prepared(folder / "data-en-zh")
+    files = [str(data.raw("talks", language)) for language in ("en", "zh")]
+    assert main(["evaluate", str(place), "--json", "--test", *files]) == 0
+    first = json.loads((place / "result.json").read_text(encoding="utf-8"))["evaluation"]
+    assert json.loads(capsys.readouterr().out) == {**first, "tests": {"talks": first["tests"]["talks"]}}
+
+
 def test_all_commands_work_on_it(finished):
     folder, _ = finished
     ls, labo = (str(folder / "en-zh" / f"{method}-seed1") for method in ("ls", "labo"))

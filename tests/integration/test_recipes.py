@@ -1,6 +1,7 @@
 """The paper's corpora from archive to BLEU, as users run them, on archives of the campaigns' layout."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +11,10 @@ import pytest
 import yaml
 from fairseq_runs import assert_same_parameters, command, finished, parameters, read_csv, run, side_by_side
 
+from labo_fairseq.cli import main
 from labo_fairseq.data.moses import lowercase, tokenize
 from labo_fairseq.data.prepared_corpus import Prepared
+from labo_fairseq.evaluation.runs import load_run
 from labo_fairseq.experiments.recipes import find, run_config
 from labo_fairseq.files import read_lines
 from labo_fairseq.reporting.training_log import read_curves
@@ -121,6 +124,73 @@ def test_evaluate_with_an_average_and_another_search(multi30k):
     assert json.loads(kept.read_text(encoding="utf-8")) == evaluation
 
 
+@pytest.fixture
+def their_own(multi30k, tmp_path):
+    """The run, and the files of its main test set as the user's own."""
+    place = finished(multi30k[0])
+    data = load_run(place).data
+    paths = [tmp_path / f"my-test.2024.{language}" for language in ("de", "en")]
+    for path in paths:
+        shutil.copy(data.raw(TESTS[0], path.suffix[1:]), path)
+    return place, data, paths
+
+
+def test_evaluate_on_other_files_prepares_them_as_the_test_sets(their_own, capsys):
+    place, data, paths = their_own
+    first = json.loads((place / "result.json").read_text(encoding="utf-8"))["evaluation"]
+    assert main(["evaluate", str(place), "--json", "--test", *map(str, paths)]) == 0
+    evaluation = json.loads(capsys.readouterr().out)
+    assert evaluation == {**first, "tests": {"my-test": first["tests"][TESTS[0]]}}
+    (mine,) = (place / "evaluations" / "tests").iterdir()
+    for language in ("de", "en"):
+        for kind in ("raw", "tok", "bpe"):
+            made = (mine / kind / f"my-test.{language}").read_bytes()
+            assert made == (data.folder / kind / f"{TESTS[0]}.{language}").read_bytes()
+        for ending in ("bin", "idx"):
+            name = f"test.de-en.{language}.{ending}"
+            assert (mine / "bin" / name).read_bytes() == (data.binarized / name).read_bytes()
+    # both languages in one file, in the other order of commands: found as done
+    sides = [path.read_text(encoding="utf-8").splitlines() for path in paths]
+    table = paths[0].with_name("my-test.tsv")
+    table.write_text("".join("\t".join(pair) + "\n" for pair in zip(*sides)), encoding="utf-8")
+    assert main(["evaluate", str(place), "--json", "--test", str(table)]) == 0
+    assert json.loads(capsys.readouterr().out) == evaluation
+    assert list((place / "evaluations" / "tests").iterdir()) == [mine]
+    assert json.loads((place / "result.json").read_text(encoding="utf-8"))["evaluation"] == first
+
+
+GOOD = (b"eins\n", b"one\n")
+
+
+@pytest.mark.parametrize(
+    ("texts", "names", "message"),
+    [
+        (GOOD, ("x.en", "x.de"), "is in the wrong order for de-en"),
+        (GOOD, ("x.de", "x.en", "x.en"), "--test takes one file with both languages, or two files"),
+        (GOOD, ("x.de", "none.en"), "there is no file"),
+        ((b"", b""), ("x.de", "x.en"), "no sentence in "),
+        ((b"eins\nzwei\n", b"one\n"), ("x.de", "x.en"), "x.en ends after 1 sentences"),
+        ((b"\xff\n", b"one\n"), ("x.de", "x.en"), "UTF-8"),
+        (
+            (b"eins\n" + b"x " * 2000 + b"\n", b"one\ntwo\n"),
+            ("x.de", "x.en"),
+            "line 2 of the test set x: a sentence has 2,000 subwords, at most 1,023: cut it into several",
+        ),
+    ],
+)
+def test_files_that_are_no_test_set(multi30k, tmp_path, capsys, texts, names, message):
+    place = finished(multi30k[0])
+    before = sorted(place.rglob("*"))
+    for language, text in zip(("de", "en"), texts):
+        (tmp_path / f"x.{language}").write_bytes(text)
+    assert main(["evaluate", str(place), "--test", *(str(tmp_path / name) for name in names)]) == 1
+    error = [line for line in capsys.readouterr().err.splitlines() if line.startswith("labo-fairseq")]
+    assert len(error) == 1
+    assert message in error[0]
+    left = set(place.rglob("*")) - set(before)
+    assert all(path.is_dir() or path.name == ".lock" for path in left), "nothing half-written"
+
+
 def test_compare(multi30k):
     done = run(LABO, "compare", *(finished(multi30k[0], method) for method in ("ls", "labo")), "--samples", "50")
     assert done.returncode == 0, done.stdout[-3000:]
@@ -215,7 +285,7 @@ def test_two_workers_make_the_updates_of_one(multi30k, tmp_path):
     assert_same_parameters(models[1], models[0], rtol=1e-4, atol=1e-5)
 
 
-def test_iwslt17_in_one_model(tmp_path):
+def test_iwslt17_in_one_model(tmp_path, capsys):
     archives = campaign.iwslt17(tmp_path / "archives")
     options = ("--criterion", "labo", "--smoke", "--archive-dir", archives, "--folder", tmp_path / "runs")
     done = run(LABO, "run", "iwslt17", "multilingual", *options)
@@ -224,6 +294,9 @@ def test_iwslt17_in_one_model(tmp_path):
     result = json.loads((place / "result.json").read_text(encoding="utf-8"))
     assert list(result["evaluation"]["tests"]) == ["test.de-en", "test.fr-en"]
     data = Prepared(tmp_path / "runs" / "iwslt17" / "data-multilingual-smoke")
+    files = [str(data.raw("test.fr-en", language)) for language in ("fr", "en")]
+    assert main(["evaluate", str(place), "--source", "fr", "--json", "--test", *files]) == 0
+    assert json.loads(capsys.readouterr().out)["tests"] == {"test.fr-en": result["evaluation"]["tests"]["test.fr-en"]}
     dictionaries = {(data.binarized / f"dict.{language}.txt").read_bytes() for language in ("de", "en", "fr")}
     assert len(dictionaries) == 1
     assert all("@@" not in line for line in read_lines(place / "translations" / "test.fr-en.en"))
