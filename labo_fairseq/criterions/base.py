@@ -1,12 +1,10 @@
-"""What the criterions share: options, masking, warm-up, logging."""
+"""What the criterions share: options, masking, warm-up, R-Drop, logging."""
 
-import inspect
 import logging
 import math
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import wraps
-from typing import Any, Callable, ClassVar, Dict, Iterator, List, Mapping, Optional, Tuple
+from typing import Any, Callable, ClassVar, Dict, List, Mapping, Optional, Tuple
 
 import torch
 from fairseq import utils
@@ -16,22 +14,19 @@ from fairseq.criterions.label_smoothed_cross_entropy import (
     LabelSmoothedCrossEntropyCriterionConfig,
 )
 from fairseq.logging import metrics
-from fairseq.tasks.semisupervised_translation import SemisupervisedTranslationTask
 from torch import Tensor
 
 from ..losses.blockwise import Quantity, check_not_negative
 from ..losses.label_smoothing import smoothed_terms
 from ..losses.rdrop import rdrop_terms
 from .passes import two_passes
+from .refusals import FirstBatches, one_line_errors, refuse_diverged, refuse_model, refuse_output, refuse_task
 
 logger = logging.getLogger(__name__)
 
 ENTROPY = Quantity("entropy of p", "bits")  # as fairseq does with its losses
 #: name in the log, which is fairseq's, and what it is: D of :mod:`..losses.rdrop`
 RDROP_KL = {"rdrop_kl_loss": Quantity("divergence of two passes", "bits")}
-
-#: so many batches of short sentences in a row are no chance
-_BATCHES_WITHOUT_TOKENS = 20
 
 
 @dataclass
@@ -110,9 +105,9 @@ class RegularizedCriterion(LabelSmoothedCrossEntropyCriterion):
     watched: ClassVar[Dict[str, Quantity]] = {"entropy": ENTROPY}
 
     def __init__(self, cfg: Any, task: Any) -> None:
-        with self.one_line_errors():
+        with one_line_errors(self.name):
             self.check(cfg)
-        self.check_task(task)
+        refuse_task(self.name, task)
         super().__init__(task, cfg.sentence_avg, cfg.label_smoothing, cfg.ignore_prefix_size, cfg.report_accuracy)
         if type(task).__name__ == "TranslationMoETask":  # of an example, which may not be there to be imported
             self.validation_metric = "loss"
@@ -121,54 +116,18 @@ class RegularizedCriterion(LabelSmoothedCrossEntropyCriterion):
                 "update only with --smoothing-warmup-steps 0"
             )
         self.cfg = cfg
-        self.updates = UpdateCounter(task, self.stop_where_not_finite)
+        self.updates = UpdateCounter(
+            task, lambda loss: refuse_diverged(self.name, loss, (self.updates.num_updates or 0) + 1)
+        )
         #: whether the softmax of the model's output is its prediction; None until the first batch
         self._gives_logits: Optional[bool] = None
-        #: how many there were in training; None from the first batch on that has tokens
-        self._batches_without_tokens: Optional[int] = 0
+        self._first_batches = FirstBatches(self.name, self.ignore_prefix_size)
 
     @classmethod
     def check(cls, cfg: Any) -> None:
         """ValueError, which begins with the name of the option, where one is out of range."""
         check_smoothing(cfg)
         check_not_negative("rdrop-alpha", cfg.rdrop_alpha)
-
-    @classmethod
-    def check_task(cls, task: Any) -> None:
-        """End the program with one line where a task of fairseq's cannot be trained with this criterion."""
-        if isinstance(task, SemisupervisedTranslationTask):
-            raise SystemExit(
-                f"{cls.name}: fairseq's task semisupervised_translation fails in its first update, whatever the "
-                "criterion (KeyError: 'loss'); take --task online_backtranslation or multilingual_translation"
-            )
-        if getattr(task, "multitask_tasks", None):
-            raise SystemExit(
-                f"{cls.name}: a training with --multitask-config-yaml needs a loss for every one of its tasks; leave "
-                "the option out, or take the criterion that fairseq has for it, such as "
-                "label_smoothed_cross_entropy_with_ctc"
-            )
-
-    @classmethod
-    @contextmanager
-    def one_line_errors(cls) -> Iterator[None]:
-        """End the program with one line where an option is wrong: fairseq would print a traceback."""
-        try:
-            yield
-        except ValueError as error:
-            raise SystemExit(f"{cls.name}: --{error}") from None
-
-    def stop_where_not_finite(self, loss: Tensor) -> None:
-        """End the program at a loss that is NaN or infinite, before its gradient reaches a parameter.
-
-        The loss is not scaled yet: a loss scale that is too large overflows the gradient alone, which fairseq corrects.
-        """
-        if not torch.isfinite(loss).all():
-            update = (self.updates.num_updates or 0) + 1
-            raise SystemExit(
-                f"{self.name}: the loss of update {update} is {loss.sum().item()}: NaN or inf in the "
-                "logits, the model has diverged. Go on from the last checkpoint with a lower --lr, more "
-                "--warmup-updates or a smaller --clip-norm; instead of --fp16, whose numbers end at 65504, with --bf16"
-            )
 
     def get_terms(self, logits: Tensor, target: Tensor, sample: Dict[str, Any]) -> Any:
         """A named tuple of ``loss``, ``nll`` and what is watched, (tokens,) each, 0 where the target is padding.
@@ -192,7 +151,7 @@ class RegularizedCriterion(LabelSmoothedCrossEntropyCriterion):
 
     def forward(self, model: Any, sample: Dict[str, Any], reduce: bool = True) -> Tuple[Tensor, int, Dict[str, Any]]:
         """Loss of a batch (summed, or (tokens, 1) if not ``reduce``), its sample size and what to log."""
-        self.check_model(model, sample)
+        refuse_model(self.name, model, sample)
         if self.rdrop_alpha:
             return self._forward_twice(model, sample, reduce)
         if self.warming_up:
@@ -222,7 +181,7 @@ class RegularizedCriterion(LabelSmoothedCrossEntropyCriterion):
         The program ends with one line where the batch has something that cannot be doubled, and where the model wants
         the sentences sorted.
         """
-        with self.one_line_errors():
+        with one_line_errors(self.name):
             passes = two_passes(sample)
         try:
             return model(**passes["net_input"], **arguments), passes
@@ -307,35 +266,8 @@ class RegularizedCriterion(LabelSmoothedCrossEntropyCriterion):
             logging_output["sample_size"] = counted
         if not self.training:
             logging_output["validating"] = 1
-        elif self._batches_without_tokens is not None:
-            self._stop_where_none_counts(counted)
-
-    def _stop_where_none_counts(self, counted: Tensor) -> None:
-        """End the program with one line where the first batches have no token that counts."""
-        if counted > 0:
-            self._batches_without_tokens = None
-            return
-        self._batches_without_tokens = (self._batches_without_tokens or 0) + 1
-        if self._batches_without_tokens == _BATCHES_WITHOUT_TOKENS:
-            raise SystemExit(
-                f"{self.name}: no target token of the first {_BATCHES_WITHOUT_TOKENS} batches is left to learn from: "
-                f"--ignore-prefix-size {self.ignore_prefix_size} must be less than the length of the target sentences"
-            )
-
-    def check_model(self, model: Any, sample: Dict[str, Any]) -> None:
-        """End the program with one line where the model cannot be called with the batch alone.
-
-        Models that are trained with a loss of their own, such as the non-autoregressive ones, want more than that.
-        """
-        while hasattr(model, "module"):
-            model = model.module
-        try:
-            inspect.signature(model.forward).bind(**sample["net_input"])
-        except TypeError as error:
-            raise SystemExit(
-                f"{self.name}: {type(model).__name__} cannot be called with what this task puts into a batch "
-                f"({error}): train it with the criterion that was made for it"
-            ) from None
+        else:
+            self._first_batches.see(counted)
 
     def get_logits_and_target(self, model: Any, net_output: Any, sample: Dict[str, Any]) -> Tuple[Tensor, Tensor]:
         """Logits (tokens, K) and targets (tokens,) without the ignored prefix; padding is still in both.
@@ -355,24 +287,9 @@ class RegularizedCriterion(LabelSmoothedCrossEntropyCriterion):
 
         The program ends with one line where these are not one row for every token.
         """
-        if getattr(getattr(model, "decoder", None), "adaptive_softmax", None) is not None:
-            raise SystemExit(
-                f"{self.name}: this model has an adaptive softmax, which gives no logits over the whole vocabulary; "
-                "train it without --adaptive-softmax-cutoff, or with --criterion adaptive_loss"
-            )
         output = net_output[0] if isinstance(net_output, (tuple, list)) else net_output
         target = model.get_targets(sample, net_output)
-        if not (
-            torch.is_tensor(output)
-            and torch.is_tensor(target)
-            and output.dim() == 3
-            and output.shape[:2] == target.shape
-            and not target.is_floating_point()
-        ):
-            raise SystemExit(
-                f"{self.name}: {type(model).__name__} does not predict one word for every position of the target in "
-                "this task: train it with the criterion that was made for it"
-            )
+        refuse_output(self.name, model, output, target)
         return self.without_prefix(output), self.without_prefix(target)
 
     def without_prefix(self, tensor: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor
 from ..losses.blockwise import TokenTerms
 from ..losses.distillation import check_alpha, distillation_terms
 from .base import RegularizedConfig, RegularizedCriterion
+from .refusals import one_line_errors
 from .teacher import Teacher
 
 
@@ -32,7 +33,7 @@ class KnowledgeDistillationCriterion(RegularizedCriterion):
 
     def __init__(self, cfg: KnowledgeDistillationConfig, task: Any) -> None:
         super().__init__(cfg, task)
-        with self.one_line_errors():
+        with one_line_errors(self.name):
             self.teacher = Teacher(cfg.teacher_path or "", task)
 
     @classmethod
