@@ -415,9 +415,6 @@ def _add_evaluate(commands) -> None:
         metavar="FILE",
         help="another test set instead: the files of source and reference, or one with both, as for 'run custom'",
     )
-    parser.add_argument(
-        "--source", default="", metavar="LANG", help="with --test: its source language, if the run has several"
-    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
 
@@ -441,12 +438,12 @@ def _evaluate(args: argparse.Namespace) -> None:
 
     from .evaluation.evaluate import evaluate_again
     from .evaluation.generate import Decoding
-    from .evaluation.runs import direction_of, load_run
+    from .evaluation.runs import load_run
     from .experiments.custom import read_test
     from .experiments.summary import show_scores
 
     run = load_run(args.folder)
-    test = read_test(args.test, direction_of(run, args.source)) if args.test else None
+    test = read_test(args.test, run.directions) if args.test else None
     decoding = Decoding(args.beam, args.lenpen, args.posterior)
     evaluation = evaluate_again(run, args.checkpoint, args.average, decoding, args.metrics, test)
     if args.json:
@@ -465,7 +462,13 @@ def _add_compare(commands) -> None:
     parser.add_argument(
         "folders", type=Path, nargs="+", metavar="RUN", help="directories of the runs, the baseline first"
     )
-    parser.add_argument("--test", help="name of the test set (default: the main one)")
+    parser.add_argument(
+        "--test",
+        nargs="+",
+        default=[],
+        metavar="TEST",
+        help="name of the test set (default: the main one), or the files of another one, as for 'evaluate'",
+    )
     parser.add_argument(
         "--metrics",
         nargs="+",

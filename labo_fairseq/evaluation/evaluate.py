@@ -6,11 +6,13 @@ from typing import Dict, List, Optional, Sequence
 
 from ..checkpoints import average_checkpoints, load_checkpoint, newest_checkpoints
 from ..data.new_test import NewTest, prepare_test
+from ..data.prepared_corpus import Prepared
 from ..errors import UserError
 from ..files import locked, write_json
 from .generate import Decoding, TestSet, translate_tests
 from .metrics import Metric, Score, default_metrics, find_metric, score
 from .runs import Run, TranslationEvaluation, read_json, read_translation
+from .significance import DEFAULT, SAMPLES, Compared, compare, refuse_single
 
 
 def evaluate(run: Run, checkpoint: Path, decoding: Decoding, folder: Path) -> TranslationEvaluation:
@@ -75,9 +77,9 @@ def evaluate_again(
     wanted = [find_metric(key, run.data.scoring_for(run.directions[0][1])) for key in metrics]
     with locked(run.folder):
         checkpoint = find_checkpoint(run, checkpoint_name, average)
-        folder = run.folder / "evaluations" / f"{checkpoint.stem.partition('_')[2]}-{decoding.folder_name}"
+        folder = _folder(run, checkpoint, decoding)
         if test is not None:
-            data = prepare_test(run.data, test, folder.parent / "tests")
+            data = _prepare(run, test)
             run, folder = replace(run, data=data, directions=(test.direction,)), folder / data.folder.name
         path = folder / "scores.json"
         if not path.exists():
@@ -86,6 +88,39 @@ def evaluate_again(
         if _add_scores(run, evaluation, folder, wanted):
             write_json(path, evaluation.to_json())
         return evaluation
+
+
+def compare_on_new_test(
+    runs: Sequence[Run], test: NewTest, metrics: Sequence[str] = (), samples: int = SAMPLES
+) -> List[Compared]:
+    """Scores of finished runs on another test set, tested against the first of them; see :func:`compare_runs`.
+
+    Each translates with the checkpoint that it has scored; they may have been trained on different data.
+
+    Raises:
+        UserError: fewer than two runs, one that has not the direction of the test set, or see :func:`evaluate_again`.
+    """
+    refuse_single(runs)
+    systems = {}
+    for run in runs:
+        if test.direction not in run.directions:
+            raise UserError(f"{run.folder} does not translate {'-'.join(test.direction)}")
+        evaluate_again(run, None, None, Decoding(), test=test)
+        data = _prepare(run, test)
+        output = f"{data.split(test.name, *test.direction)}.{test.direction[1]}"
+        folder = _folder(run, run.checkpoint, Decoding()) / data.folder.name
+        systems[str(run.folder)] = read_translation(data, test.name, test.direction, folder / output)
+    scoring = runs[0].data.scoring_for(test.direction[1])
+    return compare([find_metric(key, scoring) for key in metrics or DEFAULT], systems, scoring, samples)
+
+
+def _folder(run: Run, checkpoint: Path, decoding: Decoding) -> Path:
+    """Where the scores of a finished run with another checkpoint or search lie."""
+    return run.folder / "evaluations" / f"{checkpoint.stem.partition('_')[2]}-{decoding.folder_name}"
+
+
+def _prepare(run: Run, test: NewTest) -> Prepared:
+    return prepare_test(run.data, test, run.folder / "evaluations" / "tests")
 
 
 def _add_scores(run: Run, evaluation: TranslationEvaluation, folder: Path, metrics: Sequence[Metric]) -> bool:

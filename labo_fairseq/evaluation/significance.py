@@ -12,9 +12,10 @@ import numpy as np
 from ..data.types import Scoring
 from ..errors import UserError
 from .metrics import Metric, Translation, find_metric, score, sentence_statistics
-from .runs import Run, refuse_repeated, refuse_unlike
+from .runs import Run, RunFolder, refuse_repeated, refuse_unlike
 
 SAMPLES, SEED = 1000, 12345  # sacreBLEU's defaults
+DEFAULT = ("bleu", "chrf")  # the metrics of a comparison
 _BLOCK = 1 << 22  # drawn sentences at a time
 
 
@@ -184,9 +185,7 @@ def compare_runs(
     Raises:
         UserError: fewer than two runs, a test set that is not theirs, runs on different data, or see :func:`compare`.
     """
-    if len(runs) < 2:
-        raise UserError("a comparison needs at least two runs")
-    refuse_repeated([run.folder for run in runs])
+    refuse_single(runs)
     first = runs[0]
     names = {
         first.data.split(split, *direction): (split, direction)
@@ -200,7 +199,14 @@ def compare_runs(
     split, direction = names[name]
     scoring = first.data.scoring_for(direction[1])
     systems = {str(run.folder): run.translated(split, direction) for run in runs}
-    return compare([find_metric(key, scoring) for key in metrics or ("bleu", "chrf")], systems, scoring, samples)
+    return compare([find_metric(key, scoring) for key in metrics or DEFAULT], systems, scoring, samples)
+
+
+def refuse_single(runs: Sequence[RunFolder]) -> None:
+    """UserError where there is nothing to compare: a single run, or one that is named twice."""
+    if len(runs) < 2:
+        raise UserError("a comparison needs at least two runs")
+    refuse_repeated([run.folder for run in runs])
 
 
 def render(compared: Sequence[Compared]) -> str:

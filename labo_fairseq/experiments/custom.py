@@ -68,12 +68,20 @@ def parse_custom(content: Dict[str, Any]) -> Declaration:
     return parse_declaration(content, NAME, Path.cwd())
 
 
-def read_test(paths: Sequence[Path], direction: Pair) -> NewTest:
+def read_test(paths: Sequence[Path], directions: Sequence[Pair]) -> NewTest:
     """A test set in the user's own files: one with both languages, or the source's and the target's.
+
+    Args:
+        directions: of the model; where there are several, the endings of the files say which one is meant.
 
     Raises:
         UserError: they are not there, or not in this order; while reading, what is wrong with their text.
     """
+    endings = tuple(map(_language_of, paths))
+    direction = next((known for known in directions if known == endings), directions[0])
+    if len(directions) > 1 and direction != endings:
+        known = ", ".join(map("-".join, directions))
+        raise UserError(f"the model has several directions, {known}: name the files of one by its languages, x.de x.en")
     files = _part("test", paths, direction)["file"]
     return NewTest(usable_name(paths[0]), direction, read_part(Part(tuple(files)), direction, direction, Path))
 

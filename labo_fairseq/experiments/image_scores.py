@@ -9,8 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from ..errors import UserError
-from ..evaluation.runs import refuse_repeated
-from ..evaluation.significance import SAMPLES, SEED, Compared, paired_p, resample_sums, spread
+from ..evaluation.significance import SAMPLES, SEED, Compared, paired_p, refuse_single, resample_sums, spread
 from ..reporting.table import Table
 from .image_result import ImageCost, ImageRun
 
@@ -80,9 +79,7 @@ def compare_image_runs(runs: Sequence[ImageRun], metrics: Sequence[str] = (), sa
     Raises:
         UserError: fewer than two runs, other images, or a score that cannot be tested.
     """
-    if len(runs) < 2:
-        raise UserError("a comparison needs at least two runs")
-    refuse_repeated([run.folder for run in runs])
+    refuse_single(runs)
     refuse_other_images(runs)
     names = [find_image_metric(name) for name in metrics or (ACCURACY, "NLL")]
     return [line for name in names for line in compare_on(runs, name, samples)]

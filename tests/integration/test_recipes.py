@@ -135,7 +135,7 @@ def their_own(multi30k, tmp_path):
     return place, data, paths
 
 
-def test_evaluate_on_other_files_prepares_them_as_the_test_sets(their_own, capsys):
+def test_evaluate_and_compare_on_other_files_as_on_the_test_sets(multi30k, their_own, capsys):
     place, data, paths = their_own
     first = json.loads((place / "result.json").read_text(encoding="utf-8"))["evaluation"]
     assert main(["evaluate", str(place), "--json", "--test", *map(str, paths)]) == 0
@@ -156,6 +156,15 @@ def test_evaluate_on_other_files_prepares_them_as_the_test_sets(their_own, capsy
     assert main(["evaluate", str(place), "--json", "--test", str(table)]) == 0
     assert json.loads(capsys.readouterr().out) == evaluation
     assert list((place / "evaluations" / "tests").iterdir()) == [mine]
+    # and compared, as on the test set of the corpus
+    folders = [str(finished(multi30k[0], method)) for method in ("ls", "labo")]
+    compared = []
+    for test in ([TESTS[0]], list(map(str, paths))):
+        assert main(["compare", *folders, "--samples", "50", "--json", "--test", *test]) == 0
+        compared.append(json.loads(capsys.readouterr().out))
+    assert compared[1] == compared[0]
+    assert main(["compare", folders[0], "--test", *map(str, paths)]) == 1
+    assert "a comparison needs at least two runs" in capsys.readouterr().err
     assert json.loads((place / "result.json").read_text(encoding="utf-8"))["evaluation"] == first
 
 
@@ -295,7 +304,7 @@ def test_iwslt17_in_one_model(tmp_path, capsys):
     assert list(result["evaluation"]["tests"]) == ["test.de-en", "test.fr-en"]
     data = Prepared(tmp_path / "runs" / "iwslt17" / "data-multilingual-smoke")
     files = [str(data.raw("test.fr-en", language)) for language in ("fr", "en")]
-    assert main(["evaluate", str(place), "--source", "fr", "--json", "--test", *files]) == 0
+    assert main(["evaluate", str(place), "--json", "--test", *files]) == 0
     assert json.loads(capsys.readouterr().out)["tests"] == {"test.fr-en": result["evaluation"]["tests"]["test.fr-en"]}
     dictionaries = {(data.binarized / f"dict.{language}.txt").read_bytes() for language in ("de", "en", "fr")}
     assert len(dictionaries) == 1

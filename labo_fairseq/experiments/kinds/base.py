@@ -133,12 +133,12 @@ class Kind(ABC):
 
     @abstractmethod
     def compare(
-        self, folders: Sequence[Path], test: Optional[str], metrics: Sequence[str], samples: int
+        self, folders: Sequence[Path], test: Sequence[str], metrics: Sequence[str], samples: int
     ) -> List[Compared]:
         """Scores of finished runs, tested against the first of them.
 
         Args:
-            test: name of a test set; None: the main one.
+            test: name of a test set, or what else this kind of run can be compared on; none: the main one.
             metrics: names; none: the usual ones.
             samples: of the bootstrap.
 

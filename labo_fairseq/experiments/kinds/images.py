@@ -98,10 +98,10 @@ class Images(Kind):
         return f"training {len(curve) / config['training']['epochs']:4.0%}, validation accuracy {curve[-1][1]:.2f}"
 
     def compare(
-        self, folders: Sequence[Path], test: Optional[str], metrics: Sequence[str], samples: int
+        self, folders: Sequence[Path], test: Sequence[str], metrics: Sequence[str], samples: int
     ) -> List[Compared]:
-        if test not in (None, TEST):
-            raise UserError(f"{folders[0]} has no test set {test!r}: runs on images have {TEST!r}")
+        if list(test) not in ([], [TEST]):
+            raise UserError(f"{folders[0]} has no test set {' '.join(test)!r}: runs on images have {TEST!r}")
         return compare_image_runs([load_image_run(folder) for folder in folders], metrics, samples)
 
     def report(self, folders: Sequence[Path], out: Optional[Path]) -> Tuple[Path, List[Table]]:

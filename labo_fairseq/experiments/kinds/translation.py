@@ -5,6 +5,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from ...analysis.base import workplace
 from ...data.types import Scoring
+from ...evaluation.evaluate import compare_on_new_test
 from ...evaluation.metrics import find_metric, score, sentence_statistics
 from ...evaluation.runs import Run, RunResult, load_run
 from ...evaluation.significance import Compared, compare_runs
@@ -12,6 +13,7 @@ from ...files import methods
 from ...reporting.table import Table
 from ...reporting.training_log import parse_record, read_curves
 from ..config import takes_teachers
+from ..custom import read_test
 from ..recipes import Setup, configuration, find, run_config
 from ..report import write_report
 from .base import Kind, Place, Scored, Shown, Subject
@@ -106,9 +108,12 @@ class Translation(Kind):
         return ", ".join(shown) or "starting"
 
     def compare(
-        self, folders: Sequence[Path], test: Optional[str], metrics: Sequence[str], samples: int
+        self, folders: Sequence[Path], test: Sequence[str], metrics: Sequence[str], samples: int
     ) -> List[Compared]:
-        return compare_runs([load_run(folder) for folder in folders], test, metrics, samples)
+        runs = [load_run(folder) for folder in folders]
+        if len(test) < 2 and not any(Path(name).is_file() for name in test):
+            return compare_runs(runs, next(iter(test), None), metrics, samples)
+        return compare_on_new_test(runs, read_test([Path(name) for name in test], runs[0].directions), metrics, samples)
 
     def report(self, folders: Sequence[Path], out: Optional[Path]) -> Tuple[Path, List[Table]]:
         runs = [load_run(folder) for folder in folders]
