@@ -117,7 +117,8 @@ class Help(argparse.ArgumentDefaultsHelpFormatter):
 
 PROCESSES = whole(1, 1024)
 BEAM = whole(1, 1000)
-SEED = whole(0, (1 << 32) - 1)  # what NumPy takes
+LARGEST_SEED = (1 << 32) - 1  # that NumPy takes
+SEED = whole(0, LARGEST_SEED)
 
 #: the default folder of all runs, and what is said of one that may be a run or hold several
 RUNS = Path("runs")

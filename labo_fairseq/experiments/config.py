@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ..checkpoints import load_checkpoint
+from ..cli_types import LARGEST_SEED
 from ..data.prepared_corpus import Prepared
 from ..errors import UserError
 from ..files import configs
@@ -132,8 +133,8 @@ def _check(config: Config, merged: Config) -> None:
     if not (isinstance(rates, list) and rates and all(type(rate) in (int, float) and 0 < rate < 1e9 for rate in rates)):
         raise ValueError("optimization.lr must be numbers above 0 in brackets, as in [0.001]")
     seed = merged["common"].get("seed", 1)
-    if type(seed) is not int or not 0 <= seed < 1 << 32:
-        raise ValueError(f"common.seed is {seed}: it must be an integer from 0 to {(1 << 32) - 1}")
+    if type(seed) is not int or not 0 <= seed <= LARGEST_SEED:
+        raise ValueError(f"common.seed is {seed}: it must be an integer from 0 to {LARGEST_SEED}")
     for name in ("no_save", "no_last_checkpoints"):
         if merged.get("checkpoint", {}).get(name):
             raise ValueError(f"checkpoint.{name} leaves no checkpoint to resume from or to score: leave it out")

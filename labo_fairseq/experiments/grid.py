@@ -39,6 +39,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
+from ..cli_types import LARGEST_SEED
 from ..data.corpora.declaration import parse_hours
 from ..errors import UserError
 from ..evaluation.runs import RunResult
@@ -264,8 +265,8 @@ def _methods(value: Any, shared: _Choices) -> Dict[str, _Choices]:
 def _seeds(block: Dict[str, Any]) -> List[int]:
     seeds = check_list(block["seeds"], "seeds")
     for seed in seeds:
-        if type(seed) is not int or not 0 <= seed < 1 << 32:
-            raise UserError(f"a seed must be an integer from 0 to {(1 << 32) - 1}, got {seed!r}")
+        if type(seed) is not int or not 0 <= seed <= LARGEST_SEED:
+            raise UserError(f"a seed must be an integer from 0 to {LARGEST_SEED}, got {seed!r}")
     return seeds
 
 

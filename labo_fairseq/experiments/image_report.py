@@ -16,10 +16,9 @@ from ..files import atomic_write, make_folder, write_json
 from ..reporting.figure import PALETTE, Figure, legend_above, line_style, plain, save_png
 from ..reporting.html import Paragraph, Section, page
 from ..reporting.table import Table
-from .image_result import ImageResult, ImageRun
+from .image_result import BINS, TEST, ImageResult, ImageRun
 from .image_scores import ACCURACY, Cost, base_of, compare_on, refuse_other_images
 
-_BINS = 15
 _PANELS = 3  # of the reliability figure in a row
 _COLUMNS, _CLASSES = 4, 3  # hard images in a row; classes of each whose labels are shown
 _COLORS = {"label smoothing": PALETTE[0], "LABO": PALETTE[1]}
@@ -132,8 +131,8 @@ def _costs(methods: Dict[str, str], results: Dict[str, ImageResult]) -> Table:
 def _reliability_figure(systems: Dict[str, ImageRun]) -> Figure:
     diagrams = {}
     for name, run in systems.items():
-        predicted = predictions(*run.logits("test"))
-        diagrams[name] = reliability(predicted.confidence, predicted.correct, _BINS)
+        predicted = predictions(*run.logits(TEST))
+        diagrams[name] = reliability(predicted.confidence, predicted.correct, BINS)
     return Figure(
         "reliability",
         "Accuracy by confidence on the test images, one panel per run; the table holds the calibration errors.",

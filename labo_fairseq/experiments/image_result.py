@@ -15,6 +15,7 @@ from ..files import write_json
 from ..images.settings import Settings
 
 TEST = "test"  # the name of the test set
+BINS = 15  # of the calibration error (Guo et al., 2017)
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from ..images.settings import SMOKE_IMAGES, Settings, compose, options_of, pixel
 from ..images.training import Outcome, Trainer, accuracy_and_nll
 from ..images.workers import ALONE, Workers
 from ..subprocesses import run_module
-from .image_result import TEST, ImageCost, ImageEvaluation, ImageResult, ImageRun
+from .image_result import BINS, TEST, ImageCost, ImageEvaluation, ImageResult, ImageRun
 from .machines import Machines
 from .run_directory import claim, empty, refuse_foreign, versions
 
@@ -37,7 +37,6 @@ _MADE = (
     *("result.json", "settings.json"),
 )
 
-_BINS = 15  # of the calibration error (Guo et al., 2017)
 _HARD = 12  # training images with the largest loss that are kept
 
 
@@ -325,10 +324,10 @@ def measure(logits: Tensor, labels: Tensor, temperature: Optional[float], method
     for kind, log_p in kinds.items():
         _, nll = accuracy_and_nll(log_p, labels)
         predicted = predictions(log_p, labels)
-        ece = expected_calibration_error(reliability(predicted.confidence, predicted.correct, _BINS))
+        ece = expected_calibration_error(reliability(predicted.confidence, predicted.correct, BINS))
         fitted = f"T:{temperature:.3f}|" if kind == " (temperature)" else ""
         scores.append(Score(f"NLL{kind}", nll, f"unit:nats|{fitted}{images}"))
-        scores.append(Score(f"ECE{kind}", 100 * ece, f"unit:%|bins:{_BINS}|{fitted}{images}"))
+        scores.append(Score(f"ECE{kind}", 100 * ece, f"unit:%|bins:{BINS}|{fitted}{images}"))
     return scores
 
 

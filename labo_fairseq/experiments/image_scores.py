@@ -11,7 +11,7 @@ from torch import Tensor
 from ..errors import UserError
 from ..evaluation.significance import SAMPLES, SEED, Compared, paired_p, refuse_single, resample_sums, spread
 from ..reporting.table import Table
-from .image_result import ImageCost, ImageRun
+from .image_result import TEST, ImageCost, ImageRun
 
 ACCURACY = "accuracy"
 
@@ -61,7 +61,7 @@ def image_statistics(run: ImageRun, name: str) -> Optional[np.ndarray]:
     values = IMAGE_METRICS[name].values
     if values is None:
         return None
-    numbers = values(*run.logits("test")).numpy()
+    numbers = values(*run.logits(TEST)).numpy()
     return np.stack([numbers, np.ones_like(numbers)], axis=1)
 
 
