@@ -16,7 +16,7 @@ from ..files import atomic_write, write_json
 from ..reporting.figure import PALETTE, line_style, plain, save_png
 from ..reporting.table import Table
 from .grid import Grid, Job, result_of
-from .kinds import FinishedRun, Scored, Shown
+from .kinds import GridRun, Scored, Shown
 
 #: in place of the name of a test set: the mean over those of a direction, but for one that is the validation set
 POOLED = "mean of the test sets"
@@ -214,8 +214,7 @@ def markdown(grid: Grid, cells: Sequence[Cell], shown: Shown, finished: Sequence
         "",
     ]
     done = [
-        FinishedRun(f"{job.corpus_name} {job.subject.direction}", job.variant, job.seed, run)
-        for job, run, _ in finished
+        GridRun(f"{job.corpus_name} {job.subject.direction}", job.variant, job.seed, run) for job, run, _ in finished
     ]
     for table in grid.kind.more_tables(done, grid.baseline):
         lines += [table.markdown(), ""]

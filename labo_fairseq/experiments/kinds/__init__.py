@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Tuple
 
 from ..image_result import is_image_run
-from .base import FinishedRun, Kind, Place, Scored, Shown, Subject
+from .base import GridRun, Kind, Place, Scored, Shown, Subject
 from .images import Images
 from .translation import Translation
 
-__all__ = ["IMAGES", "KINDS", "TRANSLATION", "FinishedRun", "Kind", "Place", "Scored", "Shown", "Subject", "kind_of"]
+__all__ = ["IMAGES", "KINDS", "TRANSLATION", "GridRun", "Kind", "Place", "Scored", "Shown", "Subject", "kind_of"]
 
 TRANSLATION, IMAGES = Translation(), Images()
 KINDS: Tuple[Kind, ...] = (TRANSLATION, IMAGES)

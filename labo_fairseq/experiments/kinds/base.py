@@ -36,8 +36,8 @@ class Scored(NamedTuple):
     held_out: bool = True  # False: on the validation set
 
 
-class FinishedRun(NamedTuple):
-    """A run of a grid that is done."""
+class GridRun(NamedTuple):
+    """A finished run, as the report of its grid sorts it."""
 
     group: str  # runs of the same group were trained on the same data with the same model
     variant: str  # its method and settings
@@ -154,6 +154,6 @@ class Kind(ABC):
             UserError: the runs cannot stand on one page.
         """
 
-    def more_tables(self, finished: Sequence[FinishedRun], baseline: str) -> List[Table]:
+    def more_tables(self, finished: Sequence[GridRun], baseline: str) -> List[Table]:
         """What the report of a grid shows below the table of scores."""
         return []

@@ -26,7 +26,7 @@ from ..image_scores import (
     validation_curve,
 )
 from ..run_directory import run_folder
-from .base import FinishedRun, Kind, Place, Scored, Shown, Subject
+from .base import GridRun, Kind, Place, Scored, Shown, Subject
 
 
 class ImageSubject(Subject):
@@ -108,7 +108,7 @@ class Images(Kind):
         runs = [load_image_run(folder) for folder in folders]
         return write_image_report(runs, out or runs[-1].folder / "report")
 
-    def more_tables(self, finished: Sequence[FinishedRun], baseline: str) -> List[Table]:
+    def more_tables(self, finished: Sequence[GridRun], baseline: str) -> List[Table]:
         """All scores and the cost, per data set and network; where a method has several variants, the chosen ones."""
         groups: Dict[str, Dict[str, Dict[int, ImageRun]]] = {}
         for one in finished:
