@@ -11,6 +11,7 @@ from fairseq_runs import command, kill_in_training, run
 
 LABO = command("labo-fairseq")
 PLACE = "bible/de-en"
+pytestmark = pytest.mark.once
 BROKEN = "labo-dataset.max_tokens1-seed1-smoke"
 GRID = {
     "title": "A small grid",
@@ -183,7 +184,6 @@ def test_nothing_to_report(finished, tmp_path):
     assert "no run of small below" in done.stdout
 
 
-@pytest.mark.once
 def test_killed_and_resumed(finished, tmp_path):
     """Killed while a run trains, its processes die with it, and the same command ends with the same scores."""
     _, folder, _ = finished

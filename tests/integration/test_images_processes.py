@@ -24,6 +24,8 @@ Image = pytest.importorskip("PIL.Image")
 PROCESSES = 3
 #: batches of 10, 10 and 2: the last one leaves a process without an image
 FEW = DATA._replace(train=DATA.train.subset(torch.arange(22)), valid=DATA.valid.subset(torch.arange(10)))
+pytestmark = pytest.mark.once
+
 TASKS = {
     **{name: (name, Recipe(epochs=2, batch=10, lr=0.05, milestones=(0.5,))) for name in method_names()},
     "mixup": ("labo", Recipe(epochs=2, batch=10, lr=0.05, mixup=0.5)),
@@ -129,7 +131,7 @@ def test_the_command_starts_processes_that_fail_in_one_line_and_resume(folders, 
     assert "2 × CPU" in done.stdout
     alone, expected = run_images(tmp_path / "alone", "folders", "resnet18", "labo", 3, settings, archive_dir=data)
     result = json.loads((place / "result.json").read_text("utf-8"))
-    assert result["evaluation"]["epoch"] == expected["evaluation"]["epoch"]
+    assert result["evaluation"]["epoch"] == expected.evaluation.epoch
     for split in ("valid", "test"):
         for one, other in zip(load_image_run(place).logits(split), alone.logits(split)):
             torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)

@@ -36,6 +36,8 @@ from labo_fairseq.images.training import (
 from labo_fairseq.images.transforms import Augmentation
 from labo_fairseq.images.workers import ALONE
 
+pytestmark = pytest.mark.once
+
 PIXELS = Pixels(Augmentation(padding=1, rotation=10.0), (0.5,), (0.25,))
 RECIPE = Recipe(epochs=3, batch=10, lr=0.05, milestones=(0.5,))
 

@@ -116,6 +116,8 @@ def test_several_files_and_the_first_pairs(tmp_path):
     assert [list(corpus)[2], len(list(corpus["valid"]))] == ["news", 7]
 
 
+pytestmark = pytest.mark.once
+
 ENTITY = '<!DOCTYPE tmx [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;">]>'
 #: id → the file, what is said about it
 BAD_FILES = {

@@ -105,6 +105,7 @@ def wait_for(condition, what):
         time.sleep(0.05)
 
 
+@pytest.mark.once
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_two_nodes_of_which_one_is_killed(nodes, tmp_path):
     """torchrun's two nodes end with the parameters of one process, after a kill and a second start by SLURM."""

@@ -9,6 +9,8 @@ import torch
 from fairseq_runs import run
 from traces import compared, contents
 
+pytestmark = pytest.mark.once
+
 HERE = Path(__file__).resolve().parent
 
 #: half a minute of starting processes
