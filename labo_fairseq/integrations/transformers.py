@@ -48,8 +48,6 @@ class TrainerLoss(TrainerCallback):
         self.loss = copy.deepcopy(loss)
         self.loss.reduction = "mean"
         if warmup_steps is not None:
-            if warmup_steps < 0:
-                raise ValueError(f"warmup_steps must be an integer ≥ 0, got {warmup_steps}")
             self.loss.warmup_steps = warmup_steps
         self.loss.set_updates(0)
         self.shift_labels = shift_labels

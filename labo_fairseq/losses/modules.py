@@ -24,6 +24,7 @@ class _TokenLoss(nn.Module):
         reduction: str,
         weight: Optional[Tensor],
         smoothing_support: Optional[Tensor],
+        smoothing: UniformSmoothing,
     ) -> None:
         super().__init__()
         if reduction not in ("mean", "sum", "none"):
@@ -36,9 +37,14 @@ class _TokenLoss(nn.Module):
                 raise ValueError(f"smoothing_support must be (K,), torch.bool, got {kind}")
             if not smoothing_support.any():
                 raise ValueError("smoothing_support must hold at least one class, got none")
-        self.ignore_index, self.reduction = ignore_index, reduction
+        self.ignore_index, self.reduction, self._smoothing = ignore_index, reduction, smoothing
         self.register_buffer("weight", weight)
         self.register_buffer("smoothing_support", smoothing_support, persistent=False)
+
+    @property
+    def label_smoothing(self) -> Union[str, float]:
+        """The mass ε of label smoothing."""
+        return self._smoothing.alpha
 
     @property
     def options(self) -> LaboOptions:
@@ -162,13 +168,11 @@ class LaboLoss(_TokenLoss):
         smoothing_support: Optional[Tensor] = None,
         z_loss: float = 0.0,
     ) -> None:
-        super().__init__(ignore_index, reduction, weight, smoothing_support)
+        smoothing = UniformSmoothing(check_smoothing(label_smoothing), z_loss)
+        super().__init__(ignore_index, reduction, weight, smoothing_support, smoothing)
         self._labo = LaboOptions(tau, alpha, rho, z_loss)
-        self._smoothing = UniformSmoothing(check_smoothing(label_smoothing), z_loss)
-        if warmup_steps < 0:
-            raise ValueError(f"warmup_steps must be an integer ≥ 0, got {warmup_steps}")
-        self.warmup_steps, self.label_smoothing = warmup_steps, label_smoothing
-        self.set_updates(0)
+        self.updates = 0
+        self.warmup_steps = warmup_steps
 
     @property
     def options(self) -> LaboOptions:
@@ -189,6 +193,18 @@ class LaboLoss(_TokenLoss):
     @property
     def rho(self) -> float:
         return self._labo.rho
+
+    @property
+    def warmup_steps(self) -> int:
+        """Optimizer updates of plain label smoothing before LABO takes over; may be set."""
+        return self._warmup_steps
+
+    @warmup_steps.setter
+    def warmup_steps(self, steps: int) -> None:
+        if steps < 0:
+            raise ValueError(f"warmup_steps must be an integer ≥ 0, got {steps}")
+        self._warmup_steps = steps
+        self.set_updates(self.updates)
 
     def step(self) -> None:
         """Count an optimizer update; to be called after it, as the ``step`` of a learning-rate scheduler is."""
@@ -358,9 +374,8 @@ class LinearCrossEntropyLoss(_LinearLoss):
         smoothing_support: Optional[Tensor] = None,
         z_loss: float = 0.0,
     ) -> None:
-        super().__init__(ignore_index, reduction, weight, smoothing_support)
-        self.label_smoothing = label_smoothing
-        self._smoothing = UniformSmoothing(check_smoothing(label_smoothing), z_loss)
+        smoothing = UniformSmoothing(check_smoothing(label_smoothing), z_loss)
+        super().__init__(ignore_index, reduction, weight, smoothing_support, smoothing)
 
     @property
     def options(self) -> LaboOptions:

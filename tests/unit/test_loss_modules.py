@@ -277,7 +277,9 @@ def test_every_reduction_of_the_fused_loss_has_all_gradients(reduction, weight, 
 @pytest.mark.parametrize("kind", [LaboLoss, LinearLaboLoss])
 def test_the_warm_up_is_label_smoothing(kind):
     logits, target = draw(N, K), targets(N)
-    loss = kind(tau=1.15, warmup_steps=2, label_smoothing=0.2)
+    loss = kind(tau=1.15, label_smoothing=0.2)
+    loss.warmup_steps = 2
+    assert loss.warming_up, "as if it had been made so"
 
     def value(module, z):
         return module(z, torch.eye(K, dtype=torch.float64), target) if kind is LinearLaboLoss else module(z, target)
@@ -288,6 +290,12 @@ def test_the_warm_up_is_label_smoothing(kind):
         loss.step()
     loss.set_updates(1)
     assert_same(lambda z: value(loss, z), lambda z: CrossEntropyLoss(label_smoothing=0.2)(z, target), logits)
+
+
+@pytest.mark.parametrize("name", ["tau", "alpha", "rho", "label_smoothing"])
+def test_an_option_is_not_set_where_that_would_change_nothing(name):
+    with pytest.raises(AttributeError, match=name):
+        setattr(LaboLoss(), name, 0.5)
 
 
 @pytest.mark.parametrize("updates", range(4))
