@@ -30,6 +30,9 @@ class TrainerLoss(TrainerCallback):
     in all micro-batches of the update, on all processes, as the trainer counts them: gradient accumulation and the
     number of processes change nothing.
 
+    In evaluation it is the cross-entropy, whatever ``loss`` is: so ``eval_loss``, by which the trainer knows the best
+    model and when to stop early, means the same in the warm-up and after it, and its exponential is a perplexity.
+
     Args:
         loss: its ``ignore_index`` is −100; its ``reduction`` is not used.
         warmup_steps: optimizer updates of label smoothing, for a ``loss`` that was made without; a resumed training
@@ -50,11 +53,12 @@ class TrainerLoss(TrainerCallback):
         if warmup_steps is not None:
             self.loss.warmup_steps = warmup_steps
         self.loss.set_updates(0)
+        self._cross_entropy = LaboLoss(alpha=0.0, ignore_index=_IGNORED)
         self.shift_labels = shift_labels
         self._model: Optional[torch.nn.Module] = None
 
     def __call__(self, outputs: Any, labels: Optional[Tensor], num_items_in_batch: Any = None) -> Tensor:
-        """The loss of a micro-batch, for ``compute_loss_func``.
+        """The loss of a micro-batch, for ``compute_loss_func``; the cross-entropy where the model is in eval mode.
 
         Args:
             outputs: of the model; logits (sentences, positions, K), or (sentences, K) for a classifier.
@@ -68,8 +72,8 @@ class TrainerLoss(TrainerCallback):
         logits = outputs["logits"] if isinstance(outputs, dict) else outputs[0]
         if self.shift_labels:
             logits, labels = logits[..., :-1, :], labels[..., 1:]
-        self.loss.to(logits.device)
-        return self.loss(logits.reshape(-1, logits.size(-1)), labels.reshape(-1), divisor=num_items_in_batch)
+        loss = self.loss.to(logits.device) if self._model.training else self._cross_entropy
+        return loss(logits.reshape(-1, logits.size(-1)), labels.reshape(-1), divisor=num_items_in_batch)
 
     def on_init_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """The trainer is ready: learn what the model is."""

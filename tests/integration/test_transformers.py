@@ -138,8 +138,7 @@ def test_a_translator_from_random_weights_to_bleu(tmp_path, text, words):
     before = trainer.evaluate()["eval_loss"]
     trainer.train()
     assert seen == [(update, update, update < 20) for update in range(1, 60 * 3 + 1)]
-    loss.loss.set_updates(0)
-    assert trainer.evaluate()["eval_loss"] < before / 2  # both are label smoothing's
+    assert trainer.evaluate()["eval_loss"] < before / 2
     actual = trainer.predict(data[:16], max_new_tokens=40).predictions
     bleu = sacrebleu.corpus_bleu([words.decode(row) for row in actual], [text[1][:16]]).score
     assert bleu > 30, "it learns its 24 sentences by heart"
@@ -196,6 +195,47 @@ def test_the_loss_of_a_decoder_is_that_of_the_next_word(tmp_path, text, words):
     assert trainer.compute_loss(model, dict(batch), num_items_in_batch=torch.tensor(7)).item() == pytest.approx(
         expected.item() * batch["labels"][:, 1:].ne(-100).sum().item() / 7, rel=1e-5
     )
+
+
+def cross_entropies(folder, model, collator, data):
+    """By update, that of every checkpoint in ``folder``: the mean over sentences of what their batch has per token."""
+    known = {}
+    for place in folder.glob("checkpoint-*"):
+        other = type(model).from_pretrained(place).eval()
+        total = 0.0
+        for start in range(0, len(data), 8):
+            batch = collator(data[start : start + 8])
+            labels = batch.pop("labels")
+            with torch.no_grad():
+                logits = other(**batch).logits
+            value = torch.nn.functional.cross_entropy(logits.transpose(1, 2), labels, ignore_index=-100)
+            total += value.item() * len(labels)
+        known[int(place.name.split("-")[1])] = total / len(data)
+    return known
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_best_model_goes_by_the_cross_entropy(tmp_path, text, words):
+    """By LABO's value, which begins far above what label smoothing's was, a model of the warm-up would stay the best."""
+    model, data = marian(words), pairs(text, words)
+    loss = TrainerLoss(LaboLoss(), warmup_steps=30)
+    every = {"eval_strategy": "steps", "eval_steps": 6, "save_strategy": "steps", "save_steps": 6, "max_steps": 60}
+    trainer = transformers.Trainer(
+        model=model,
+        args=arguments(tmp_path, load_best_model_at_end=True, learning_rate=5e-3, **every),
+        train_dataset=data,
+        eval_dataset=data[:12],
+        data_collator=Collator(model),
+        compute_loss_func=loss,
+        callbacks=[loss],
+    )
+    trainer.train()
+    logged = {row["step"]: row["eval_loss"] for row in trainer.state.log_history if "eval_loss" in row}
+    expected = cross_entropies(tmp_path, model, Collator(model), data[:12])
+    assert logged == pytest.approx(expected, rel=1e-4)
+    best = min(expected, key=expected.get)
+    assert best > 30, "it goes on to learn after the warm-up"
+    assert trainer.state.best_model_checkpoint.endswith(f"checkpoint-{best}")
 
 
 def test_the_warm_up_continues_after_a_resume(tmp_path, text, words):
