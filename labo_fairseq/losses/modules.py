@@ -139,7 +139,8 @@ class LaboLoss(_TokenLoss):
 
     The smoothing warm-up (Algorithm 1) is in here: with ``warmup_steps=5000`` the loss is that of
     ``CrossEntropyLoss(label_smoothing=0.1)`` until :meth:`step` was called 5,000 times, once after every optimizer
-    update. ``state_dict`` holds the count.
+    update. ``state_dict`` holds the count. Where it ends the loss becomes another function: validate with the
+    cross-entropy.
 
     Args:
         tau, alpha, rho, z_loss: see :class:`LaboOptions`.

@@ -216,7 +216,7 @@ def cross_entropies(folder, model, collator, data):
 
 @pytest.mark.filterwarnings("ignore")
 def test_the_best_model_goes_by_the_cross_entropy(tmp_path, text, words):
-    """By LABO's value, which begins far above what label smoothing's was, a model of the warm-up would stay the best."""
+    """By LABO's value, which begins far above that of label smoothing, a model of the warm-up would stay the best."""
     model, data = marian(words), pairs(text, words)
     loss = TrainerLoss(LaboLoss(), warmup_steps=30)
     every = {"eval_strategy": "steps", "eval_steps": 6, "save_strategy": "steps", "save_steps": 6, "max_steps": 60}
