@@ -5,6 +5,7 @@
 """
 
 import copy
+import logging
 from typing import Any, Optional, Union
 
 import torch
@@ -12,6 +13,8 @@ from torch import Tensor
 from transformers import LogitsProcessor, TrainerCallback
 
 from ..losses import LaboLoss
+
+logger = logging.getLogger(__name__)
 
 #: what transformers marks padding with, in the labels and where it counts them
 _IGNORED = -100
@@ -81,6 +84,13 @@ class TrainerLoss(TrainerCallback):
             raise ValueError(
                 f"{args.n_gpu} GPUs in one process would each divide by all tokens: start the program with torchrun, "
                 "a process per GPU, or make one of them visible"
+            )
+        if args.label_smoothing_factor:
+            logger.warning(
+                "label_smoothing_factor=%s has no effect beside compute_loss_func; that of the warm-up is an option "
+                "of the loss, label_smoothing=%s",
+                args.label_smoothing_factor,
+                self.loss.label_smoothing,
             )
         self._model = model = kwargs["model"]
         base = model.get_base_model() if hasattr(model, "get_base_model") else model

@@ -305,6 +305,13 @@ def test_options_that_do_not_suit_are_named(tmp_path, words):
         loss((torch.zeros(1, 2, 3),), None)
 
 
+def test_the_trainers_own_label_smoothing_is_not_dropped_without_a_word(tmp_path, words, caplog):
+    for factor, said in ((0.0, 0), (0.1, 1)):
+        loss, args = TrainerLoss(LaboLoss()), arguments(tmp_path, label_smoothing_factor=factor)
+        transformers.Trainer(model=gpt(words), args=args, compute_loss_func=loss, callbacks=[loss])
+        assert caplog.text.count(f"label_smoothing_factor={factor} has no effect") == said
+
+
 def test_an_update_without_any_label_leaves_the_model_as_it_is(tmp_path, words):
     loss, model = TrainerLoss(LaboLoss()), gpt(words)
     transformers.Trainer(model=model, args=arguments(tmp_path), compute_loss_func=loss, callbacks=[loss])
