@@ -13,7 +13,7 @@ import numpy as np
 from ..errors import UserError
 from ..evaluation.metrics import find_metric, sentence_statistics
 from ..evaluation.runs import Run
-from ..evaluation.significance import paired_p, pool_tests, resample
+from ..evaluation.significance import Difference, paired_p, pool_tests, resample
 from ..files import read_lines
 from ..reporting.figure import Figure, legend_above, marker_style, plain
 from ..reporting.table import Table
@@ -33,7 +33,8 @@ class Gain:
     baseline: float  # BLEU, mean over the test sets and the seeds
     delta: float  # BLEU − that of the baseline
     std: Optional[float]  # of the difference, over the seeds; None for one
-    p: float  # that the difference is chance, all test sets and seeds together
+    p: Optional[float]  # that the difference is chance, all test sets together, given the seeds
+    p_over_seeds: Optional[float]  # the same over seeds, see Difference
 
 
 @dataclass(frozen=True)
@@ -137,10 +138,11 @@ def _gains(training: _Training, baseline: str) -> List[Gain]:
     for method, seeds in shared.items():
         if seeds:
             theirs, ours = (np.stack([scores[one, seed] for seed in seeds]) for one in (baseline, method))
-            differences = ours[:, 0] - theirs[:, 0]
-            means = float(theirs[:, 0].mean()), float(differences.mean())
-            std = float(differences.std(ddof=1)) if len(seeds) > 1 else None
-            gains.append(Gain(training.name, method, *overfitting, seeds, *means, std, paired_p(theirs, ours)))
+            by_seed = dict(zip(seeds, (ours[:, 0] - theirs[:, 0]).tolist()))
+            of = Difference(by_seed, paired_p(theirs, ours))
+            means = float(theirs[:, 0].mean()), of.mean
+            tests = of.std, of.p, of.p_over_seeds
+            gains.append(Gain(training.name, method, *overfitting, seeds, *means, *tests))
     return gains
 
 
@@ -166,11 +168,12 @@ def _scores(runs: Sequence[Run]) -> np.ndarray:
 def overfitting_result(gains: Sequence[Gain], baseline: str) -> AnalysisResult:
     """Table and figure; the trainings in the order of how far cross-entropy overfits."""
     ordered = sorted(gains, key=lambda gain: gain.gap)
-    header = ("training", "gap", "rise", "method", "seeds", baseline, "Δ", "p")
+    header = ("training", "gap", "rise", "method", "seeds", baseline, "Δ", "p", "over seeds")
     rows = []
     for gain in ordered:
         spread = "" if gain.std is None else f" ± {gain.std:.2f}"
-        numbers = (f"{len(gain.seeds)}", f"{gain.baseline:.2f}", f"{gain.delta:+.2f}{spread}", f"{gain.p:.3f}")
+        tests = ("" if p is None else f"{p:.3f}" for p in (gain.p, gain.p_over_seeds))
+        numbers = (f"{len(gain.seeds)}", f"{gain.baseline:.2f}", f"{gain.delta:+.2f}{spread}", *tests)
         rows.append((gain.training, f"{gain.gap:.2f}", f"{gain.rise:.3f}", gain.method, *numbers))
     return AnalysisResult(
         "overfitting",
@@ -178,7 +181,8 @@ def overfitting_result(gains: Sequence[Gain], baseline: str) -> AnalysisResult:
         "How far cross-entropy overfits: at the end of the training its validation NLL less its training NLL, which is "
         "measured with dropout (gap, bits per token), and its validation NLL over its minimum (rise, 1.000 where it "
         f"never rose). BLEU: the mean over the test sets. Δ: to {baseline}, mean ± standard deviation over the seeds "
-        "that both have; p: two-sided paired bootstrap over all test sets and seeds.",
+        "that both have; p: two-sided paired bootstrap over all test sets, given these seeds; over seeds: two-sided "
+        "paired t-test, given the test sets.",
         [Table(f"BLEU against {baseline}", header, rows)],
         [
             Figure(

@@ -4,8 +4,10 @@ One test for all: of one seed or several, of any metric whose corpus score follo
 that is drawn is drawn for every seed of both systems, because their translations of it are not independent.
 """
 
+import math
+import statistics
 from dataclasses import asdict, dataclass
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -100,6 +102,56 @@ def resample_sums(
         counts = np.bincount((drawn + offsets).ravel(), minlength=drawn.size).reshape(drawn.shape)
         sums.append(counts.astype(np.float64) @ flat)
     return corpus_score(np.concatenate(sums).reshape(1 + samples, *shape)).T
+
+
+class Difference(NamedTuple):
+    """How much better or worse a system is than the baseline, over the seeds that both have."""
+
+    by_seed: Dict[int, float]
+    p: Optional[float]  # over the items of the test set, given these seeds; None where the score cannot be tested
+
+    @property
+    def mean(self) -> float:
+        return statistics.mean(self.by_seed.values())
+
+    @property
+    def std(self) -> Optional[float]:
+        """Of a sample; None for one seed."""
+        return statistics.stdev(self.by_seed.values()) if len(self.by_seed) > 1 else None
+
+    @property
+    def p_over_seeds(self) -> Optional[float]:
+        """That other seeds would have no difference: the paired t-test, two-sided; None where the seeds do not differ.
+
+        It takes the test set for given, as :attr:`p` does the seeds.
+        """
+        if not self.std:
+            return None
+        return student_p(self.mean / self.std * math.sqrt(len(self.by_seed)), len(self.by_seed) - 1)
+
+    def __str__(self) -> str:
+        spread = "" if self.std is None else f" ± {self.std:.2f}"
+        p = "" if self.p is None else f", p {self.p:.3f}"
+        over_seeds = "" if self.p_over_seeds is None else f", over seeds {self.p_over_seeds:.2f}"
+        return f"Δ {self.mean:+.2f}{spread}{p}{over_seeds}"
+
+
+def student_p(t: float, freedom: int) -> float:
+    """Probability of a value at least as far from 0 as ``t`` under Student's distribution.
+
+    For a whole number of degrees of freedom it is a finite sum (Abramowitz and Stegun, 1964, 26.7.3 and 26.7.4).
+    """
+    angle = math.atan2(abs(t), math.sqrt(freedom))
+    square = math.cos(angle) ** 2
+    odd = freedom % 2
+    term = total = 1.0
+    for number in range(1, (freedom - odd) // 2):
+        term *= square * (2 * number - 1 + odd) / (2 * number + odd)
+        total += term
+    if not odd:
+        return 1 - math.sin(angle) * total
+    inner = math.sin(angle) * math.cos(angle) * total if freedom > 1 else 0.0
+    return 1 - 2 / math.pi * (angle + inner)
 
 
 def pool_tests(tests: Sequence[np.ndarray]) -> np.ndarray:

@@ -9,7 +9,16 @@ import numpy as np
 from torch import Tensor
 
 from ..errors import UserError
-from ..evaluation.significance import SAMPLES, SEED, Compared, paired_p, refuse_single, resample_sums, spread
+from ..evaluation.significance import (
+    SAMPLES,
+    SEED,
+    Compared,
+    Difference,
+    paired_p,
+    refuse_single,
+    resample_sums,
+    spread,
+)
 from ..reporting.table import Table
 from .image_result import TEST, ImageCost, ImageRun
 
@@ -209,13 +218,15 @@ def tuned(title: str, runs: Dict[str, Dict[int, ImageRun]], baseline: str) -> Ta
     rows = []
     for method, variant in chosen.items():
         seeds = sorted(runs[variant])
-        p = ""
+        against = ""
         shared = sorted(set(seeds) & set(runs[base])) if base and base != variant else []
         if shared and base:
-            p = f"{paired_p(*(np.stack([sampled[name, seed] for seed in shared]) for name in (base, variant))):.3f}"
+            theirs, mine = (np.stack([sampled[name, seed] for seed in shared]) for name in (base, variant))
+            by_seed = dict(zip(shared, (mine[:, 0] - theirs[:, 0]).tolist()))
+            against = str(Difference(by_seed, paired_p(theirs, mine)))
         accuracies = [float(sampled[variant, seed][0]) for seed in seeds]
-        rows.append((method, variant, str(len(seeds)), _spread(accuracies), p))
-    return Table(title, ("method", "chosen", "seeds", ACCURACY, f"p to {base}"), rows)
+        rows.append((method, variant, str(len(seeds)), _spread(accuracies), against))
+    return Table(title, ("method", "chosen", "seeds", ACCURACY, f"Δ to {base}"), rows)
 
 
 def _spread(values: Sequence[float]) -> str:

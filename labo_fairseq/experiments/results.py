@@ -3,7 +3,7 @@
 import csv
 import io
 import statistics
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import UserError
 from ..evaluation.runs import RunFolder, RunResult
-from ..evaluation.significance import SAMPLES, paired_p, pool_tests, resample_sums
+from ..evaluation.significance import SAMPLES, Difference, paired_p, pool_tests, resample_sums
 from ..files import atomic_write, write_json
 from ..reporting.figure import PALETTE, line_style, plain, save_png
 from ..reporting.table import Table
@@ -39,8 +39,7 @@ class Cell:
     variant: str
     column: Column
     scores: Dict[int, float]  # by seed
-    delta: Optional[float]  # of the mean over the seeds that the baseline has too; None: this is the baseline
-    p: Optional[float]  # that this difference is chance; None where the metric cannot be tested
+    difference: Optional[Difference]  # from the baseline; None: this is it, or it has none of these seeds
     signature: str
 
     @property
@@ -51,6 +50,19 @@ class Cell:
     def std(self) -> Optional[float]:
         """Of a sample; None for one seed."""
         return statistics.stdev(self.scores.values()) if len(self.scores) > 1 else None
+
+    @property
+    def against_baseline(self) -> Dict[str, Optional[float]]:
+        """The numbers of :attr:`difference`, by their names in files."""
+        of = self.difference
+        if of is None:
+            return {"delta": None, "delta_std": None, "p": None, "p_over_seeds": None}
+        return {"delta": of.mean, "delta_std": of.std, "p": of.p, "p_over_seeds": of.p_over_seeds}
+
+    def to_json(self) -> Dict[str, Any]:
+        """Everything about it."""
+        known = {"variant": self.variant, "column": self.column, "scores": self.scores}
+        return {**known, **self.against_baseline, "signature": self.signature, "mean": self.mean, "std": self.std}
 
 
 class FinishedJob(NamedTuple):
@@ -82,7 +94,7 @@ def write_report(grid: Grid, root: Path, folder: Path, metric: str = "") -> List
     for path, text in zip(paths, (markdown(grid, cells, shown, finished), to_csv(cells))):
         with atomic_write(path) as part:
             part.write_text(text, encoding="utf-8")
-    write_json(paths[2], [{**asdict(cell), "mean": cell.mean, "std": cell.std} for cell in cells])
+    write_json(paths[2], [cell.to_json() for cell in cells])
     figures = [folder / "scores.png", folder / "curves.png"]
     if draw_scores(figures[0], cells, grid.baseline, shown.name):
         draw_curves(figures[1], {done.job: done.run.log for done in finished})
@@ -155,14 +167,15 @@ def _column(column: Column, measured: Measured, variants: Sequence[str], baselin
     for variant in (variant for variant in variants if variant in seeds):
         mine, base = seeds[variant], seeds.get(baseline, {})
         shared = sorted(set(mine) & set(base)) if variant != baseline else []
-        delta = p = None
+        difference = None
         if shared:
-            delta = statistics.mean(mine[seed] - base[seed] for seed in shared)
+            p = None
             if measured.sampled:
                 p = paired_p(
                     *(np.stack([measured.sampled[name, seed] for seed in shared]) for name in (baseline, variant))
                 )
-        cells.append(Cell(variant, column, mine, delta, p, measured.signatures[variant]))
+            difference = Difference({seed: mine[seed] - base[seed] for seed in shared}, p)
+        cells.append(Cell(variant, column, mine, difference, measured.signatures[variant]))
     return cells
 
 
@@ -208,8 +221,9 @@ def markdown(grid: Grid, cells: Sequence[Cell], shown: Shown, finished: Sequence
         lines += [Table(corpus, header, rows).markdown(), ""]
     signatures = ", ".join(f"`{signature}`" for signature in dict.fromkeys(cell.signature for cell in cells))
     lines += [
-        f"Bold: the best. Δ: to `{grid.baseline}` over the seeds that both have; p: paired bootstrap over those seeds,",
-        f"two-sided, {SAMPLES:,} samples of each test set. Signatures: {signatures}.",
+        f"Bold: the best. Δ: to `{grid.baseline}`, mean ± standard deviation over shared seeds. p, two-sided: paired",
+        f"bootstrap, {SAMPLES:,} samples of each test set, given these seeds; over seeds: paired t-test, given",
+        f"the test set. Signatures: {signatures}.",
         f"{len(finished)} of {len(grid.jobs)} runs are finished.",
         "",
     ]
@@ -225,9 +239,11 @@ def to_csv(cells: Sequence[Cell]) -> str:
     """A line per cell."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["corpus", "direction", "test", "method", "seeds", "mean", "std", "delta", "p", "signature"])
+    names = ("delta", "delta_std", "p", "p_over_seeds")
+    writer.writerow(["corpus", "direction", "test", "method", "seeds", "mean", "std", *names, "signature"])
     for cell in cells:
-        numbers = (_round(value) for value in (cell.mean, cell.std, cell.delta, cell.p))
+        against = cell.against_baseline
+        numbers = (_round(value) for value in (cell.mean, cell.std, *(against[name] for name in names)))
         writer.writerow([*cell.column, cell.variant, " ".join(map(str, cell.scores)), *numbers, cell.signature])
     return file.getvalue()
 
@@ -284,9 +300,8 @@ def draw_curves(path: Path, logs: Dict[Job, Path]) -> bool:
 def _show(cell: Cell, best: float) -> str:
     spread = "" if cell.std is None else f" ± {cell.std:.2f}"
     mean = f"**{cell.mean:.2f}**" if cell.mean == best else f"{cell.mean:.2f}"
-    against = "" if cell.delta is None else f", Δ {cell.delta:+.2f}"
-    p = "" if cell.p is None else f", p {cell.p:.3f}"
-    return f"{mean}{spread} ({len(cell.scores)}){against}{p}"
+    against = "" if cell.difference is None else f", {cell.difference}"
+    return f"{mean}{spread} ({len(cell.scores)}){against}"
 
 
 def _round(value: Optional[float]) -> str:

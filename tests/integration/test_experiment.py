@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import re
 import statistics
 
@@ -129,6 +130,13 @@ def test_report(finished):
     assert float(rows["kd"]["delta"]) == pytest.approx(values["kd"][0] - values["ls"][0], abs=2e-4)
     assert (rows["kd"]["std"], rows["ls"]["delta"], rows["ls"]["p"]) == ("", "", "")
     assert 0 < float(rows["labo"]["p"]) <= 1
+    differences = [labo - ls for ls, labo in zip(values["ls"], values["labo"])]
+    if differences[0] != differences[1]:
+        assert float(rows["labo"]["delta_std"]) == pytest.approx(statistics.stdev(differences), abs=1e-4)
+        # Student's distribution with one degree of freedom is Cauchy's
+        t = abs(statistics.mean(differences)) / (statistics.stdev(differences) / math.sqrt(2))
+        assert float(rows["labo"]["p_over_seeds"]) == pytest.approx(1 - 2 / math.pi * math.atan(t), abs=1e-4)
+    assert (rows["kd"]["delta_std"], rows["kd"]["p_over_seeds"]) == ("", "")
     # one significance test: compare gives the same p for the same pair
     pair = [folder / PLACE / f"{method}-seed1-smoke" for method in ("ls", "kd")]
     compared = run(LABO, "compare", *pair, "--metrics", "bleu", "--json")

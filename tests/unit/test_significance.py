@@ -1,6 +1,7 @@
 """The paired bootstrap: against its definition written out, against sacreBLEU, and the same p from every command."""
 
 import json
+import math
 import os
 import random
 import re
@@ -16,7 +17,7 @@ from sacrebleu.metrics import BLEU, CHRF, TER
 from labo_fairseq.data.types import Scoring
 from labo_fairseq.errors import UserError
 from labo_fairseq.evaluation.metrics import METRICS, Texts, Translation, sentence_statistics
-from labo_fairseq.evaluation.significance import compare, paired_p, render, resample
+from labo_fairseq.evaluation.significance import Difference, compare, paired_p, render, resample, student_p
 from labo_fairseq.files import write_lines
 
 METRIC_OF = {
@@ -167,6 +168,25 @@ def test_interval_is_that_of_sacrebleus_command_and_p_counts_its_other_tail_too(
         assert other == pytest.approx((above + below + 1) / 1001, abs=1e-9), "and this is what we count"
         assert 0.005 < one < 0.3, "too clear a case to compare"
         assert other == pytest.approx(2 * one, rel=0.5)
+
+
+@pytest.mark.parametrize("freedom", [1, 2, 3, 4, 5, 9, 30])
+def test_students_distribution_is_the_integral_of_its_density(freedom):
+    scale = math.gamma((freedom + 1) / 2) / math.gamma(freedom / 2) / math.sqrt(freedom * math.pi)
+    for t in (0.0, 0.01, 0.5, 1.0, 2.5, 8.0):
+        x = np.linspace(0, t, 20001)
+        density = scale * (1 + x**2 / freedom) ** (-(freedom + 1) / 2)
+        inner = (density[1:] + density[:-1]).sum() * (x[1] - x[0])
+        assert student_p(t, freedom) == student_p(-t, freedom) == pytest.approx(1 - inner, abs=1e-8)
+
+
+def test_a_difference_over_seeds():
+    """BLEU of five seeds; scipy.stats.ttest_1samp of them gives this p."""
+    five = Difference(dict(enumerate((1.30, -1.05, 0.26, -0.56, 1.26), 1)), 0.113)
+    assert five.p_over_seeds == pytest.approx(0.6356378191770673, abs=1e-12)
+    assert str(five) == "Δ +0.24 ± 1.06, p 0.113, over seeds 0.64"
+    assert str(Difference({1: -0.5}, None)) == "Δ -0.50", "one seed says nothing of others"
+    assert str(Difference({1: 0.5, 2: 0.5}, 0.2)) == "Δ +0.50 ± 0.00, p 0.200", "nor do equal ones"
 
 
 def test_chance_is_told_from_quality(compared):
