@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Dict, List, Optional, Sequence
 
 from ..checkpoints import average_checkpoints, load_checkpoint, newest_checkpoints
-from ..data.new_test import NewTest, prepare_test
+from ..data.extra_test_set import NewTest, prepare_test
 from ..data.prepared_corpus import Prepared
 from ..errors import UserError
 from ..files import locked, write_json

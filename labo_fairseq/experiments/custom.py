@@ -9,8 +9,8 @@ import yaml
 from ..data.corpora.declaration import Declaration, Part, parse_declaration
 from ..data.corpora.readers import read_part
 from ..data.corpora.sources import without_packing
+from ..data.extra_test_set import NewTest, usable_name
 from ..data.languages import parse_directions
-from ..data.new_test import NewTest, usable_name
 from ..data.types import Pair
 from ..errors import UserError
 from ..files import atomic_write
