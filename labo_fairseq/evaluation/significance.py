@@ -7,7 +7,7 @@ that is drawn is drawn for every seed of both systems, because their translation
 import math
 import statistics
 from dataclasses import asdict, dataclass
-from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Collection, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -104,6 +104,11 @@ def resample_sums(
     return corpus_score(np.concatenate(sums).reshape(1 + samples, *shape)).T
 
 
+def sample_std(values: Collection[float]) -> Optional[float]:
+    """The standard deviation of a sample; None for one value."""
+    return statistics.stdev(values) if len(values) > 1 else None
+
+
 class Difference(NamedTuple):
     """How much better or worse a system is than the baseline, over the seeds that both have."""
 
@@ -117,7 +122,7 @@ class Difference(NamedTuple):
     @property
     def std(self) -> Optional[float]:
         """Of a sample; None for one seed."""
-        return statistics.stdev(self.by_seed.values()) if len(self.by_seed) > 1 else None
+        return sample_std(self.by_seed.values())
 
     @property
     def p_over_seeds(self) -> Optional[float]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import UserError
 from ..evaluation.runs import RunFolder, RunResult
-from ..evaluation.significance import SAMPLES, Difference, paired_p, pool_tests, resample_sums
+from ..evaluation.significance import SAMPLES, Difference, paired_p, pool_tests, resample_sums, sample_std
 from ..files import atomic_write, write_json
 from ..reporting.figure import PALETTE, line_style, plain, save_png
 from ..reporting.table import Table
@@ -49,7 +49,7 @@ class Cell:
     @property
     def std(self) -> Optional[float]:
         """Of a sample; None for one seed."""
-        return statistics.stdev(self.scores.values()) if len(self.scores) > 1 else None
+        return sample_std(self.scores.values())
 
     @property
     def against_baseline(self) -> Dict[str, Optional[float]]:
