@@ -13,7 +13,7 @@ import numpy as np
 from ..errors import UserError
 from ..evaluation.metrics import find_metric, sentence_statistics
 from ..evaluation.runs import Run
-from ..evaluation.significance import Difference, paired_p, pool_tests, resample
+from ..evaluation.significance import Difference, pool_tests, resample
 from ..files import read_lines
 from ..reporting.figure import Figure, legend_above, marker_style, plain
 from ..reporting.table import Table
@@ -138,8 +138,7 @@ def _gains(training: _Training, baseline: str) -> List[Gain]:
     for method, seeds in shared.items():
         if seeds:
             theirs, ours = (np.stack([scores[one, seed] for seed in seeds]) for one in (baseline, method))
-            by_seed = dict(zip(seeds, (ours[:, 0] - theirs[:, 0]).tolist()))
-            of = Difference(by_seed, paired_p(theirs, ours))
+            of = Difference.of_samples(seeds, theirs, ours)
             means = float(theirs[:, 0].mean()), of.mean
             tests = of.std, of.p, of.p_over_seeds
             gains.append(Gain(training.name, method, *overfitting, seeds, *means, *tests))

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence
+from typing import Dict, List, Optional, Sequence, Tuple
 
 from ..checkpoints import average_checkpoints, load_checkpoint, newest_checkpoints
 from ..data.extra_test_set import NewTest, prepare_test
@@ -74,12 +74,24 @@ def evaluate_again(
         UserError: that checkpoint is not there or damaged, fairseq fails, a metric cannot be computed, or see
             :func:`prepare_test`.
     """
+    return _evaluate_again(run, checkpoint_name, average, decoding, metrics, test)[0]
+
+
+def _evaluate_again(
+    run: Run,
+    checkpoint_name: Optional[str],
+    average: Optional[int],
+    decoding: Decoding,
+    metrics: Sequence[str],
+    test: Optional[NewTest],
+) -> Tuple[TranslationEvaluation, Prepared, Path]:
+    """Also the corpus that was translated, and the folder of the translations."""
     wanted = [find_metric(key, run.data.scoring_for(run.directions[0][1])) for key in metrics]
     with locked(run.folder):
         checkpoint = find_checkpoint(run, checkpoint_name, average)
-        folder = _folder(run, checkpoint, decoding)
+        folder = run.folder / "evaluations" / f"{checkpoint.stem.partition('_')[2]}-{decoding.folder_name}"
         if test is not None:
-            data = _prepare(run, test)
+            data = prepare_test(run.data, test, folder.parent / "tests")
             run, folder = replace(run, data=data, directions=(test.direction,)), folder / data.folder.name
         path = folder / "scores.json"
         if not path.exists():
@@ -87,7 +99,7 @@ def evaluate_again(
         evaluation = TranslationEvaluation.from_json(read_json(path))
         if _add_scores(run, evaluation, folder, wanted):
             write_json(path, evaluation.to_json())
-        return evaluation
+        return evaluation, run.data, folder
 
 
 def compare_on_new_test(
@@ -105,22 +117,11 @@ def compare_on_new_test(
     for run in runs:
         if test.direction not in run.directions:
             raise UserError(f"{run.folder} does not translate {'-'.join(test.direction)}")
-        evaluate_again(run, None, None, Decoding(), test=test)
-        data = _prepare(run, test)
+        _, data, folder = _evaluate_again(run, None, None, Decoding(), (), test)
         output = f"{data.split(test.name, *test.direction)}.{test.direction[1]}"
-        folder = _folder(run, run.checkpoint, Decoding()) / data.folder.name
         systems[str(run.folder)] = read_translation(data, test.name, test.direction, folder / output)
     scoring = runs[0].data.scoring_for(test.direction[1])
     return compare([find_metric(key, scoring) for key in metrics or DEFAULT], systems, scoring, samples)
-
-
-def _folder(run: Run, checkpoint: Path, decoding: Decoding) -> Path:
-    """Where the scores of a finished run with another checkpoint or search lie."""
-    return run.folder / "evaluations" / f"{checkpoint.stem.partition('_')[2]}-{decoding.folder_name}"
-
-
-def _prepare(run: Run, test: NewTest) -> Prepared:
-    return prepare_test(run.data, test, run.folder / "evaluations" / "tests")
 
 
 def _add_scores(run: Run, evaluation: TranslationEvaluation, folder: Path, metrics: Sequence[Metric]) -> bool:

@@ -42,6 +42,10 @@ class Evaluation:
     checkpoint: str  # name of its file
     tests: Dict[str, List[Score]]  # by the name of the test set, or of its files
 
+    def tests_to_json(self) -> Dict[str, List[Dict[str, Any]]]:
+        """:attr:`tests` as :func:`read_scores` takes them."""
+        return {test: [score.to_json() for score in scores] for test, scores in self.tests.items()}
+
 
 @dataclass(frozen=True)
 class TranslationEvaluation(Evaluation):
@@ -50,8 +54,7 @@ class TranslationEvaluation(Evaluation):
     decoding: Decoding
 
     def to_json(self) -> Dict[str, Any]:
-        tests = {test: [score.to_json() for score in scores] for test, scores in self.tests.items()}
-        return {"checkpoint": self.checkpoint, **self.decoding.to_json(), "tests": tests}
+        return {"checkpoint": self.checkpoint, **self.decoding.to_json(), "tests": self.tests_to_json()}
 
     @classmethod
     def from_json(cls, value: Dict[str, Any]) -> "TranslationEvaluation":

@@ -115,6 +115,12 @@ class Difference(NamedTuple):
     by_seed: Dict[int, float]
     p: Optional[float]  # over the items of the test set, given these seeds; None where the score cannot be tested
 
+    @classmethod
+    def of_samples(cls, seeds: Sequence[int], baseline: np.ndarray, system: np.ndarray) -> "Difference":
+        """That of (seeds, 1 + samples) scores each, see :func:`resample`."""
+        by_seed = dict(zip(seeds, (system[:, 0] - baseline[:, 0]).tolist()))
+        return cls(by_seed, paired_p(baseline, system))
+
     @property
     def mean(self) -> float:
         return statistics.mean(self.by_seed.values())

@@ -11,7 +11,7 @@ import torch
 
 from ..analysis.calibration import Bin, expected_calibration_error, predictions, reliability
 from ..analysis.labels import Labeling, Position, label_positions
-from ..evaluation.runs import names_of, read_json
+from ..evaluation.runs import names_of
 from ..files import atomic_write, make_folder, write_json
 from ..reporting.figure import PALETTE, Figure, legend_above, line_style, plain, save_png
 from ..reporting.html import Paragraph, Section, page
@@ -62,8 +62,7 @@ def write_image_report(runs: Sequence[ImageRun], folder: Path) -> Tuple[Path, Li
     text = f"Runs on the same images; {baseline} is the baseline."
     with atomic_write(path) as part:
         part.write_text(page(title, text, sections), encoding="utf-8")
-    numbers = {name: {**read_json(run.result), "p": p_values[name]} for name, run in systems.items()}
-    write_json(folder / "report.json", numbers)
+    write_json(folder / "report.json", {name: {**results[name].to_json(), "p": p_values[name]} for name in systems})
     for figure in figures:
         save_png(folder / f"{figure.name}.png", figure.size, figure.paint)
     return path, [scores, calibration, costs]

@@ -11,7 +11,6 @@ from torch import Tensor
 from ..errors import UserError
 from ..evaluation.metrics import Score
 from ..evaluation.runs import Evaluation, RunFolder, RunResult, TrainingCost, read_json, read_scores
-from ..files import write_json
 from ..images.settings import Settings
 
 TEST = "test"  # the name of the test set
@@ -53,14 +52,14 @@ class ImageResult(RunResult):
         parts = {"training": ImageCost(**value["training"]), "evaluation": ImageEvaluation(**evaluation)}
         return cls(**{**value, **parts})
 
-    def write(self, path: Path) -> None:
-        """Write ``path``, which is complete or absent."""
+    def to_json(self) -> Dict[str, Any]:
+        """What ``result.json`` holds."""
         evaluation = {
             **vars(self.evaluation),
             "validation": [score.to_json() for score in self.evaluation.validation],
-            "tests": {test: [score.to_json() for score in scores] for test, scores in self.evaluation.tests.items()},
+            "tests": self.evaluation.tests_to_json(),
         }
-        write_json(path, {**vars(self), "training": asdict(self.training), "evaluation": evaluation})
+        return {**vars(self), "training": asdict(self.training), "evaluation": evaluation}
 
     @property
     def scores(self) -> Dict[str, Score]:

@@ -19,7 +19,7 @@ from ..analysis.calibration import expected_calibration_error, fit_temperature, 
 from ..checkpoints import read_file, save_file
 from ..errors import UserError
 from ..evaluation.metrics import Score
-from ..files import atomic_write, locked
+from ..files import atomic_write, locked, write_json
 from ..images.datasets import ImageData, ImageSet, load_data, load_declaration
 from ..images.methods import Method, build_method, find_method
 from ..images.networks import build_network
@@ -121,7 +121,7 @@ def complete_run(
     if not workers.rank:
         for name, values in arrays.items():
             _save_arrays(run.folder / name, values)
-        result.write(run.result)
+        write_json(run.result, result.to_json())
 
 
 def _complete_together(

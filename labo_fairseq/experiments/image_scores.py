@@ -222,8 +222,7 @@ def tuned(title: str, runs: Dict[str, Dict[int, ImageRun]], baseline: str) -> Ta
         shared = sorted(set(seeds) & set(runs[base])) if base and base != variant else []
         if shared and base:
             theirs, mine = (np.stack([sampled[name, seed] for seed in shared]) for name in (base, variant))
-            by_seed = dict(zip(shared, (mine[:, 0] - theirs[:, 0]).tolist()))
-            against = str(Difference(by_seed, paired_p(theirs, mine)))
+            against = str(Difference.of_samples(shared, theirs, mine))
         accuracies = [float(sampled[variant, seed][0]) for seed in seeds]
         rows.append((method, variant, str(len(seeds)), _spread(accuracies), against))
     return Table(title, ("method", "chosen", "seeds", ACCURACY, f"Δ to {base}"), rows)

@@ -85,7 +85,7 @@ class Images(Kind):
         return Shown(name, name, IMAGE_METRICS[name].lower_is_better)
 
     def scores(self, run: ImageRun, result: RunResult, direction: str, metric: str) -> Dict[Place, Scored]:
-        recorded = run.read_result().scores.get(metric)
+        recorded = next((score for score in result.evaluation.tests[TEST] if score.name == metric), None)
         if recorded is None:
             return {}
         return {Place(direction, TEST): Scored(recorded, image_statistics(run, metric), mean_of_sums)}
