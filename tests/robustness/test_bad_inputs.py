@@ -490,7 +490,11 @@ REFUSED = {
             ({"hours": {"gpu": float("nan")}}, "hours of gpu is nan: it must be a number above 0"),
             ({"teachers": "ls"}, "teachers must be a list of at least one"),
             ({"methods": ["kd"], "teachers": ["x"]}, "unknown method 'x'"),
-            ({"methods": [["ls"]]}, "unknown method ['ls']"),
+            ({"methods": [["ls"]]}, "unknown method \"['ls']\""),
+            ({"methods": {"ls": None, "x": {}}}, "unknown method 'x'"),
+            ({"methods": {"ls": ["x"]}}, "the settings of ls must be KEY: [VALUE, ...]"),
+            ({"methods": ["kd"], "teachers": [["ce"]]}, "unknown method ['ce']"),
+            ({"methods": ["kd"], "teachers": [{"ce": 1}]}, "unknown method {'ce': 1}"),
             ({"corpus": ["bible"]}, "unknown corpus \"['bible']\""),
             ({"directions": [{"de": "en"}]}, "bible has no direction"),
         )
