@@ -179,7 +179,7 @@ def _add_prepare(commands) -> None:
         "Prepare a corpus by its name, by a YAML file that declares it, or 'custom': your own files. Both directions "
         "of a language pair share the result.",
     )
-    parser.add_argument("--folder", type=Path, help="output directory (default: below runs/CORPUS)")
+    parser.add_argument("--destdir", type=Path, metavar="DIR", help="output directory (default: below runs/CORPUS)")
     parser.add_argument("--smoke", action="store_true", help="the first 2000 pairs only")
     _add_corpus_arguments(parser)
 
@@ -188,7 +188,7 @@ def _prepare(args: argparse.Namespace) -> None:
     from .experiments.recipes import prepare_corpus, setup_of
 
     setup = setup_of(_find_corpus(args, _declare_custom(args)), args.direction, args.archive_dir, args.smoke)
-    folder = args.folder or setup.data_folder(RUNS, args.smoke)
+    folder = args.destdir or setup.data_folder(RUNS, args.smoke)
     data = prepare_corpus(setup, folder, args.workers, args.archive_dir, args.smoke)
     for split, number in data.pairs.items():
         print(f"{split:<20}{number:>12,} pairs")
@@ -379,7 +379,7 @@ def _add_config(commands) -> None:
     )
     parser.add_argument("--save-dir", type=Path, required=True, metavar="DIR", help="directory for the checkpoints")
     parser.add_argument(
-        "--workers", type=PROCESSES, default=1, metavar="N", help="number of workers on all nodes together"
+        "--distributed-world-size", type=PROCESSES, default=1, metavar="N", help="processes on all nodes together"
     )
     parser.add_argument(
         "--precision", default="fp32", choices=["fp32", "fp16", "bf16"], help="numeric precision of the training"
@@ -392,7 +392,7 @@ def _config(args: argparse.Namespace) -> None:
     from .experiments.recipes import compose
 
     composed = with_teachers(compose(args.name, args.settings), args.save_dir.parent)
-    config = for_workers(composed, args.workers)
+    config = for_workers(composed, args.distributed_world_size)
     if args.precision != "fp32":
         config["common"][args.precision] = True
     print(to_yaml(with_paths(config, find_prepared(args.data), args.save_dir)), end="")

@@ -177,8 +177,8 @@ def prepare_corpus(
             return prepared
         if prepared.recipe and not setup.corpus.shipped:
             raise UserError(
-                f"{folder} holds another text, or the same one prepared with other settings: choose another --folder, "
-                "or delete it"
+                f"{folder} holds another text, or the same one prepared with other settings: choose another "
+                "directory, or delete it"
             )
         if isinstance(wanted, SentencePieceRecipe):
             prepare_sentencepiece({pair: load(pair) for pair in wanted.directions}, wanted, folder)

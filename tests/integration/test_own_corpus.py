@@ -308,7 +308,7 @@ def test_sets_that_repeat_training_pairs(tmp_path, monkeypatch, capsys):
             write_lines(tmp_path / f"{name}.{language}", (pair[side] for pair in pairs))
     files = [[f"{name}.de", f"{name}.en"] for name in splits]
     options = zip(("--train", "--valid", "--test", "--test"), files)
-    command = ["prepare", "custom", "de-en", "--folder", "data", "--bpe-operations", "40", "--workers", "1"]
+    command = ["prepare", "custom", "de-en", "--destdir", "data", "--bpe-operations", "40", "--workers", "1"]
     assert main([*command, *(word for option, names in options for word in (option, *names))]) == 0
     (warned,) = [line for line in capsys.readouterr().err.splitlines() if "training pairs too" in line]
     assert warned == ("6 of 10 pairs of known (60%) are training pairs too: its scores say little about new text")

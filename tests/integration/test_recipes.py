@@ -25,7 +25,7 @@ RUNS_OF_0_1 = Path(__file__).parents[1] / "data" / "runs_of_0_1.json"
 
 
 def prepare(corpus, direction, archives, folder, *options):
-    done = run(LABO, "prepare", corpus, direction, "--archive-dir", archives, "--folder", folder, *options)
+    done = run(LABO, "prepare", corpus, direction, "--archive-dir", archives, "--destdir", folder, *options)
     assert done.returncode == 0, done.stdout[-3000:]
     return Prepared(folder), done.stdout
 
@@ -255,7 +255,7 @@ def test_translate_with_the_run(multi30k, more):
 
 
 def test_two_workers_make_the_updates_of_one(multi30k, tmp_path):
-    """Two workers that share a batch as 'labo-fairseq config --workers 2' cuts it: the same losses, the same model."""
+    """Two workers that share a batch as 'labo-fairseq config' cuts it: the same losses, the same model."""
     data = multi30k[0] / "multi30k" / "data-de-en-smoke"
     settings = [
         *("optimization.max_update=4", "optimization.update_freq=[2]", "common.log_interval=1", "common.cpu=true"),
@@ -269,7 +269,7 @@ def test_two_workers_make_the_updates_of_one(multi30k, tmp_path):
     for workers in (1, 2):
         place = tmp_path / str(workers)
         place.mkdir()
-        options = ("--workers", workers, "--data", data, "--save-dir", place / "save")
+        options = ("--distributed-world-size", workers, "--data", data, "--save-dir", place / "save")
         done = run(LABO, "config", "multi30k_de-en_labo", *settings, *options)
         assert done.returncode == 0, done.stdout
         # plain gradient descent: Adam makes whole steps of the rounding errors where the gradient is 0
@@ -335,7 +335,7 @@ def test_custom(tmp_path):
             names[split].append(path)
     files = [option for split, paths in names.items() for option in (f"--{split}", *paths)]
     options = ("--bpe-operations", "200", "--clean", "2", "1", "60", "--lowercase")
-    done = run(LABO, "prepare", "custom", "de-en", *files, *options, "--folder", tmp_path / "data")
+    done = run(LABO, "prepare", "custom", "de-en", *files, *options, "--destdir", tmp_path / "data")
     assert done.returncode == 0, done.stdout[-3000:]
     data = Prepared(tmp_path / "data")
     assert (data.pairs["valid"], data.pairs["test"]) == (30, 20)

@@ -52,7 +52,7 @@ class Step(NamedTuple):
 _TRAIN = Step(("run", "bible", "de-en", "--smoke", "--folder", ".", *(f"{key}={n}" for key, n in _UPDATES.items())))
 _EXPERIMENT = (_GRID_FILE, "--smoke", "--folder", ".")
 STEPS = {
-    "preparation": Step(("prepare", "bible", "de-en", "--smoke", "--folder", "bible/data-de-en-smoke")),
+    "preparation": Step(("prepare", "bible", "de-en", "--smoke", "--destdir", "bible/data-de-en-smoke")),
     "training": _TRAIN,
     "generation": _TRAIN._replace(undone=(f"{_RUN}/result.json", f"{_RUN}/translations", f"{_RUN}/training.png")),
     "evaluation": Step(("evaluate", str(_RUN), "--average", "2", "--beam", "2")),

@@ -24,7 +24,7 @@ from labo_fairseq.files import read_lines, write_lines
 
 MEGABYTE = "wort " * 200_000
 FILES = "--train train.de train.en --valid valid.de valid.en --test test.de test.en --bpe-operations 200 --workers 1"
-CUSTOM = f"prepare custom de-en --folder new {FILES}"
+CUSTOM = f"prepare custom de-en --destdir new {FILES}"
 SETTINGS = [
     *("optimization.max_update=2", "optimization.update_freq=[1]", "dataset.max_tokens=1000"),
     *("model.encoder.layers=1", "model.decoder.layers=1", "model.encoder.embed_dim=32", "model.decoder.embed_dim=32"),
@@ -256,10 +256,10 @@ REFUSED = {
     # folders
     "a file in the place of the folder": (
         nothing,
-        CUSTOM.replace("--folder new", "--folder test.de"),
+        CUSTOM.replace("--destdir new", "--destdir test.de"),
         "test.de is a file: name another folder",
     ),
-    "a folder below a file": (nothing, CUSTOM.replace("--folder new", "--folder test.de/x"), "test.de"),
+    "a folder below a file": (nothing, CUSTOM.replace("--destdir new", "--destdir test.de/x"), "test.de"),
     **{
         f"a folder that cannot be made: {arguments[:14]}": (
             make,
@@ -267,8 +267,8 @@ REFUSED = {
             "cannot be made there: choose another folder",
         )
         for make, arguments in (
-            (nothing, CUSTOM.replace("--folder new", "--folder /proc/x/data")),
-            (nothing, CUSTOM.replace("prepare", "run").replace("--folder new", "--folder /proc/x")),
+            (nothing, CUSTOM.replace("--destdir new", "--destdir /proc/x/data")),
+            (nothing, CUSTOM.replace("prepare", "run").replace("--destdir new", "--folder /proc/x")),
             (nothing, "report run --out /proc/x"),
             (nothing, f"{ANALYSE} --out /proc/x"),
             (grid(), "experiment grid.yaml --folder /proc/x"),
@@ -279,10 +279,10 @@ REFUSED = {
         CUSTOM,
         "new holds thesis.txt, which no preparation made",
     ),
-    "the folder that the text lies in": (nothing, CUSTOM.replace("--folder new", "--folder ."), "holds"),
+    "the folder that the text lies in": (nothing, CUSTOM.replace("--destdir new", "--destdir ."), "holds"),
     "a preparation with files of one's own": (
         write("data/raw/deep/thesis.txt", "years of work"),
-        CUSTOM.replace("--folder new", "--folder data"),
+        CUSTOM.replace("--destdir new", "--destdir data"),
         "data holds another text",
     ),
     "a run's folder with files of one's own": (
@@ -392,12 +392,12 @@ REFUSED = {
     "a sentence of a megabyte": (nothing, f"analyse labels run {'x' * 10**6} dog --out out", "1,000,000 characters"),
     "no workers": (
         nothing,
-        "config bible_de-en_labo --data d --save-dir s --workers 0",
+        "config bible_de-en_labo --data d --save-dir s --distributed-world-size 0",
         "must be an integer ≥ 1 and ≤ 1,024, got 0",
     ),
     "too many workers": (
         nothing,
-        "config bible_de-en_labo --data d --save-dir s --workers 1000",
+        "config bible_de-en_labo --data d --save-dir s --distributed-world-size 1000",
         "1000 workers would get",
     ),
     "a configuration on no prepared text": (
@@ -661,7 +661,7 @@ def spoilt(template, tmp_path_factory):
         append(f"train.{language}", line + "\n")(folder, None)
     for name, spoil in ACCEPTED.values():
         (folder / name).write_bytes(spoil((folder / name).read_text(encoding="utf-8")).encode())
-    arguments = CUSTOM.replace("--folder new", f"--folder {folder / 'data'}").split()
+    arguments = CUSTOM.replace("--destdir new", f"--folder {folder / 'data'}").split()
     assert main([str(folder / argument) if argument in names else argument for argument in arguments]) == 0
     return Prepared(folder / "data")
 

@@ -192,7 +192,7 @@ def test_a_disk_that_takes_no_more(corpus, tmp_path, disk, options, message):
         text = "\n".join(pair[side] for pair in corpus["train"])
         (tmp_path / f"text.{language}").write_text(text + "\n", encoding="utf-8", newline="\n")
     own = [text for split in ("--train", "--valid", "--test") for text in (split, "text.de", "text.en")]
-    prepare = (sys.executable, "-m", "labo_fairseq", "prepare", "custom", "de-en", "--folder", "disk/data", *own)
+    prepare = (sys.executable, "-m", "labo_fairseq", "prepare", "custom", "de-en", "--destdir", "disk/data", *own)
     status, output, left = disk(options, *prepare, "--workers", "1", "--bpe-operations", "100")
     assert status == 1
     last = output.splitlines()[-1]

@@ -167,7 +167,8 @@ def prepared(tmp_path):
 @pytest.mark.parametrize("folder", [".", "bin"])
 def test_config_is_printed_whole(prepared, tmp_path, folder):
     (prepared / "bin").mkdir()
-    options = ("--data", prepared / folder, "--save-dir", tmp_path / "save", "--workers", "4", "--precision", "bf16")
+    where = ("--data", prepared / folder, "--save-dir", tmp_path / "save")
+    options = (*where, "--distributed-world-size", "4", "--precision", "bf16")
     done = run(LABO, "config", "wmt14_en-de_labo", "criterion.rho=0.7", *options)
     assert done.returncode == 0
     config = yaml.safe_load(done.stdout)
