@@ -11,8 +11,9 @@
 # On a machine without network: LABO_VENV=none, wheels carried there, and -- --data DIR, prepared where there is one.
 # Liger-Kernel and cut-cross-entropy: pip install liger-kernel cut-cross-entropy
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+CDPATH="" cd -- "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/environment.sh
+[ -z "$labo_help" ] || exit 0
 
 out=results/gpu
 device=cuda
@@ -39,10 +40,6 @@ while [ $# -gt 0 ]; do
             rounds=1
             training=(--updates 6 --rounds 1 --vocabulary 300 --methods labo --data "$out/data" model=transformer_tiny
                 dataset.max_tokens=400)
-            ;;
-        -h | --help)
-            sed -n '2,/^set/s/^# \{0,1\}//p' "scripts/${0##*/}"
-            exit 0
             ;;
         *)
             echo "$0: unknown option $1: expected --out DIR, --try or -- OPTIONS" >&2

@@ -3,11 +3,27 @@
 #
 #   use_environment [EXTRA ...]      e.g. use_environment dev; what is installed already stays
 #
+# It also answers --help: the script's header comment, before anything is installed. The options of the program follow
+# where its environment is there already.
+#
 # LABO_PYTHON  the Python to make it with (default: python3)
 # LABO_VENV    where it lies (default: .venv-X.Y in the checkout); "none": install nothing, take the python on the PATH
 #              and what it has, such as the CUDA torch of a container
 
 LABO_ROOT="$(CDPATH="" cd -- "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+
+# sourced without arguments, so that these are the script's
+labo_help=""
+for labo_argument in "$@"; do
+    case "$labo_argument" in
+        -h | --help)
+            labo_help=yes
+            sed -n '2,$ { /^#/ !q; s/^# //; s/^#$//; p; }' "$LABO_ROOT/scripts/${0##*/}"
+            break
+            ;;
+        --) break ;;
+    esac
+done
 
 use_environment() {
     local python="${LABO_PYTHON:-python3}" version venv constraints
@@ -20,6 +36,7 @@ use_environment() {
         return
     fi
     version="$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2]); sys.exit(sys.version_info < (3, 8))' 2>/dev/null)" || {
+        [ -z "$labo_help" ] || exit 0
         echo "$0: '$python' is ${version:+Python }${version:-no Python that runs}: set LABO_PYTHON to a Python from 3.8 on" >&2
         return 1
     }
@@ -35,6 +52,10 @@ use_environment() {
     # those of the newest version with a file of its own
     [ -e "$constraints" ] || constraints="$LABO_ROOT/constraints/python-3.11.txt"
     if ! _labo_has_extras "$venv" "$constraints" "$@"; then
+        if [ -n "$labo_help" ]; then
+            printf '\nThe program has more options: --help lists them too once the environment is made, by a call without it.\n'
+            exit 0
+        fi
         _labo_check_tools "$python" "$version" "$venv" || return 1
         mkdir -p "$venv" || return 1
         # one set-up at a time; where there is no flock, the user sees to it
@@ -126,13 +147,18 @@ _labo_check_tools() {
     }
 }
 
-# run_images DATASET NETWORK [--network NAME] [options]: one run on images, by default with NETWORK
+# run_images DATASET NETWORK [options, --network NAME among them]: one run on images, by default with NETWORK
 run_images() {
-    local dataset="$1" network="$2"
+    local dataset="$1" network="$2" options=()
     shift 2
-    if [ "${1:-}" = --network ]; then
-        network="${2:?--network needs a name}"
-        shift 2
-    fi
-    exec python -m labo_fairseq run "$dataset" "$network" "$@"
+    while [ $# -gt 0 ]; do
+        case "$1" in
+            --network) network="${2:?--network needs a name}" && shift ;;
+            --network=*) network="${1#*=}" ;;
+            *) options+=("$1") ;;
+        esac
+        shift
+    done
+    # older versions of bash take an empty array for an unset one
+    exec python -m labo_fairseq run "$dataset" "$network" ${options[@]+"${options[@]}"}
 }

@@ -12,6 +12,7 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 use_environment plots
+[ -z "$labo_help" ] || exec python -m labo_fairseq run --help
 nodes="${NODES:-}" node="${NODE:-${SLURM_NODEID:-}}" master="${MASTER:-}"
 if [ -z "$nodes" ] || [ -z "$node" ] || [ -z "$master" ]; then
     echo "$0: NODES is '$nodes', NODE '$node' and MASTER '$master': they must be the number of nodes, that of this one" \

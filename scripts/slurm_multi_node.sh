@@ -10,6 +10,13 @@
 #SBATCH --time=72:00:00
 #SBATCH --requeue
 set -euo pipefail
+if [ -z "${SLURM_JOB_NUM_NODES:-}" ]; then
+    # not in a job, where this is a copy beside which no other script lies
+    source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+    [ -z "$labo_help" ] || exit 0
+    echo "$0: not in a job of SLURM: submit it, as in sbatch $0 wmt14 en-de" >&2
+    exit 1
+fi
 export NODES="$SLURM_JOB_NUM_NODES"
 MASTER="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1):${MASTER_PORT:-29500}"
 export MASTER

@@ -22,7 +22,8 @@ from labo_fairseq.experiments.grid import load_grid
 from labo_fairseq.experiments.scheduler import slurm_script
 
 SCRIPTS = sorted(path.name for path in (ROOT / "scripts").glob("*.sh"))
-OWN_TESTS = {"benchmark_gpu.sh", "multi_node_torchrun.sh", "slurm_multi_node.sh"}
+#: no program whose options --help could list
+ALONE = {"benchmark_gpu.sh", "run_tests.sh", "slurm_multi_node.sh"}
 SHELLCHECK = shutil.which("shellcheck", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
 
 
@@ -40,22 +41,57 @@ def test_shellcheck_finds_nothing():
     assert (done.returncode, done.stdout) == (0, "")
 
 
-@pytest.mark.parametrize("name", [name for name in SCRIPTS if name not in {"environment.sh", *OWN_TESTS}])
-def test_every_script_works_in_a_hard_place(checkout, name):
+@pytest.mark.parametrize("name", [name for name in SCRIPTS if name != "environment.sh"])
+def test_help_comes_before_the_environment(checkout, fresh, name):
     """From another folder, by a relative path."""
-    place, env = checkout
-    option = "--version" if name == "run_tests.sh" else "--help"
-    done = run("bash", f"{HARD}/scripts/{name}", option, cwd=place.parent, env=env)
+    place, _ = checkout
+    env, requested = fresh
+    done = run("bash", f"{HARD}/scripts/{name}", "--help", cwd=place.parent, env=env)
     assert done.returncode == 0, done.stdout
-    assert ("pytest" if name == "run_tests.sh" else "usage: labo-fairseq") in done.stdout
+    header = (place / "scripts" / name).read_text("utf-8").splitlines()[1]
+    assert done.stdout.splitlines()[0] == header[2:]
+    assert requested() == []
+    assert not Path(env["LABO_VENV"]).exists()
+
+
+@pytest.mark.parametrize("name", [name for name in SCRIPTS if name not in {"environment.sh", *ALONE}])
+def test_every_script_works_in_a_hard_place(checkout, name):
+    place, env = checkout
+    for extras in ("plots", "images"):
+        use_environment(place, env, extras)
+    done = run("bash", f"{HARD}/scripts/{name}", "--help", cwd=place.parent, env=env)
+    assert done.returncode == 0, done.stdout
+    assert "usage: labo-fairseq" in done.stdout
     assert not list(place.parent.rglob("executed"))
+
+
+def test_the_tests_start_in_a_hard_place(checkout):
+    place, env = checkout
+    done = run("bash", f"{HARD}/scripts/run_tests.sh", "--version", cwd=place.parent, env=env)
+    assert done.returncode == 0, done.stdout
+    assert "pytest" in done.stdout
+
+
+@pytest.mark.parametrize("network", [["--network", "no-such"], ["--network=no-such"]])
+def test_the_network_may_stand_anywhere(checkout, tmp_path, network):
+    place, env = checkout
+    script = place / "scripts" / "run_cifar10.sh"
+    done = run("bash", script, "--criterion", "ls", *network, "--seed", "2", "--folder", tmp_path, env=env)
+    assert done.returncode == 1
+    assert "unknown network 'no-such': choose from resnet18" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_job_of_slurm_is_needed(checkout):
+    place, env = checkout
+    done = run("bash", place / "scripts" / "slurm_multi_node.sh", "wmt14", "en-de", env=env)
+    assert done.returncode == 1
+    assert "not in a job of SLURM: submit it" in done.stdout
 
 
 @pytest.mark.once
 def test_the_benchmark_of_a_gpu_runs_without_one(checkout, tmp_path):
     place, env = checkout
-    shown = run("bash", f"{HARD}/scripts/benchmark_gpu.sh", "--help", cwd=place.parent, env=env)
-    assert "LABO_VENV=none" in shown.stdout
     done = run("bash", f"{HARD}/scripts/benchmark_gpu.sh", "--try", "--out", tmp_path, cwd=place.parent, env=env)
     assert done.returncode == 0, done.stdout[-3000:]
     measured = json.loads((tmp_path / "benchmark.json").read_text("utf-8"))
@@ -90,7 +126,7 @@ def test_what_is_installed(checkout, fresh):
     """pip splits PIP_CONSTRAINT at spaces."""
     place, _ = checkout
     env, requested = fresh
-    assert run("bash", place / "scripts" / "run_demo.sh", "--help", env=env).returncode == 0
+    assert run("bash", place / "scripts" / "experiment.sh", "run", "bible", "--dry-run", env=env).returncode == 0
     noted = requested()
     assert noted[-2:] == ["--editable", f"{place}[plots]"]
     constraints = {line for line in noted if line.startswith("file:")}
@@ -157,7 +193,7 @@ def test_changed_requirements_are_installed_with_the_same_extras(checkout, fresh
 def test_a_failed_installation_is_tried_again(checkout, fresh):
     place, _ = checkout
     env, requested = fresh
-    done = run("bash", place / "scripts" / "run_demo.sh", "--help", env={**env, "PIP_STATUS": "1"})
+    done = run("bash", place / "scripts" / "run_demo.sh", env={**env, "PIP_STATUS": "1"})
     assert done.returncode == 1
     assert done.stdout.splitlines()[-1].endswith("for the reason above; the same command tries again")
     requested()
@@ -170,7 +206,9 @@ def test_two_set_ups_at_once_install_once(checkout, fresh):
     env, requested = fresh
     scripts = [
         subprocess.Popen(
-            ["bash", place / "scripts" / "run_demo.sh", "--help"], env={**os.environ, **env}, stdout=subprocess.DEVNULL
+            ["bash", place / "scripts" / "experiment.sh", "run", "bible", "--dry-run"],
+            env={**os.environ, **env},
+            stdout=subprocess.DEVNULL,
         )
         for _ in range(2)
     ]
@@ -190,7 +228,7 @@ def test_two_set_ups_at_once_install_once(checkout, fresh):
 def test_what_fairseq_is_compiled_with_is_looked_for_first(checkout, fresh, missing, message):
     place, _ = checkout
     env, requested = fresh
-    done = run("bash", place / "scripts" / "run_demo.sh", "--help", env={**env, **missing})
+    done = run("bash", place / "scripts" / "run_demo.sh", env={**env, **missing})
     assert done.returncode == 1
     assert message in done.stdout
     assert "set LABO_PYTHON to a Python 3.12" in done.stdout
