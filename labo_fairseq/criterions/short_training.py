@@ -7,12 +7,9 @@ from typing import Any, Callable
 
 from fairseq.trainer import Trainer
 
-logger = logging.getLogger(__name__)
+from ..losses.warmup import describe_long_warmup
 
-#: the share of the updates that may belong to the warm-up without a word
-_MOST = 0.5
-#: in the paper's trainings: 10,000 of 300,000
-_OF_THE_PAPER = 0.03
+logger = logging.getLogger(__name__)
 
 
 def warn_of_short_trainings() -> None:
@@ -26,13 +23,15 @@ def _warning(get_iterator: Callable) -> Callable:
         batches = get_iterator(trainer, *args, **kwargs)
         criterion = trainer.get_criterion()
         warmup = getattr(getattr(criterion, "cfg", None), "smoothing_warmup_steps", 0)
-        if warmup and not getattr(criterion, "told_of_length", False):
-            criterion.told_of_length = True
+        if warmup and not getattr(criterion, "warned_of_warmup", False):
+            criterion.warned_of_warmup = True
             optimization = trainer.cfg.optimization
             updates = updates_of(optimization, len(batches))
             ended = optimization.max_epoch and batches.next_epoch_idx > optimization.max_epoch
             if not ended and trainer.get_num_updates() < updates:
-                _tell(criterion.name, warmup, updates)
+                too_long = describe_long_warmup(criterion.name, "--smoothing-warmup-steps ", warmup, updates)
+                if too_long:
+                    logger.warning(too_long)
         return batches
 
     return got
@@ -53,13 +52,3 @@ def updates_of(optimization: Any, batches: int) -> float:
         epochs = [per_epoch[min(epoch, len(per_epoch) - 1)] for epoch in range(optimization.max_epoch)]
         updates = min(updates, sum(epochs))
     return updates
-
-
-def _tell(name: str, warmup: int, updates: float) -> None:
-    if warmup <= _MOST * updates:
-        return
-    left = f"it is label smoothing and {name} never begins" if warmup >= updates else f"{updates - warmup:.0f} are left"
-    logger.warning(
-        f"{name}: the smoothing warm-up takes {warmup:,} of the {updates:,.0f} updates of this training: {left}. "
-        f"--smoothing-warmup-steps {max(1, round(_OF_THE_PAPER * updates))} would be the paper's share"
-    )

@@ -1,6 +1,6 @@
 """LABO in the ``Trainer`` and the ``Seq2SeqTrainer`` of transformers.
 
->>> loss = TrainerLoss(LaboLoss(tau=1.25), warmup_steps=5000)
+>>> loss = TrainerLoss(LaboLoss(tau=1.25), warmup_steps=int(0.05 * total_updates))
 >>> trainer = Seq2SeqTrainer(..., compute_loss_func=loss, callbacks=[loss])
 """
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import LogitsProcessor, TrainerCallback
 
 from ..losses import LaboLoss
+from ..losses.warmup import describe_long_warmup
 
 logger = logging.getLogger(__name__)
 
@@ -33,11 +34,11 @@ class TrainerLoss(TrainerCallback):
     in all micro-batches of the update, on all processes, as the trainer counts them: gradient accumulation and the
     number of processes change nothing.
 
-    In evaluation it is the cross-entropy, whatever ``loss`` is: so ``eval_loss``, by which the trainer knows the best
-    model and when to stop early, means the same in the warm-up and after it, and its exponential is a perplexity.
+    In evaluation it is the cross-entropy, whatever ``loss`` is: its exponential is a perplexity. It rises where the
+    warm-up ends, since LABO makes a model less confident, so the best model is better chosen by another metric.
 
     Args:
-        loss: its ``ignore_index`` is −100; its ``reduction`` is not used.
+        loss: copied; its ``ignore_index`` is −100; its ``reduction`` is not used.
         warmup_steps: optimizer updates of label smoothing, for a ``loss`` that was made without; a resumed training
             goes on where it was.
         shift_labels: whether the label of a token is the next one. By default it is for models that generate
@@ -59,6 +60,7 @@ class TrainerLoss(TrainerCallback):
         self._cross_entropy = LaboLoss(alpha=0.0, ignore_index=_IGNORED)
         self.shift_labels = shift_labels
         self._model: Optional[torch.nn.Module] = None
+        self._input_check: Any = None
 
     def __call__(self, outputs: Any, labels: Optional[Tensor], num_items_in_batch: Any = None) -> Tensor:
         """The loss of a micro-batch, for ``compute_loss_func``; the cross-entropy where the model is in eval mode.
@@ -79,7 +81,7 @@ class TrainerLoss(TrainerCallback):
         return loss(logits.reshape(-1, logits.size(-1)), labels.reshape(-1), divisor=num_items_in_batch)
 
     def on_init_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """The trainer is ready: learn what the model is."""
+        """The trainer is ready: check its options, learn what the model is."""
         if args.n_gpu > 1:
             raise ValueError(
                 f"{args.n_gpu} GPUs in one process would each divide by all tokens: start the program with torchrun, "
@@ -92,17 +94,49 @@ class TrainerLoss(TrainerCallback):
                 args.label_smoothing_factor,
                 self.loss.label_smoothing,
             )
-        self._model = model = kwargs["model"]
-        base = model.get_base_model() if hasattr(model, "get_base_model") else model
-        has_encoder = getattr(getattr(base, "config", None), "is_encoder_decoder", False)
-        if self.shift_labels is None:
-            self.shift_labels = not has_encoder and hasattr(base, "can_generate") and base.can_generate()
-        if has_encoder:
-            base.register_forward_pre_hook(_check_decoder_input, with_kwargs=True)
+        if args.world_size > 1 and not getattr(args, "average_tokens_across_devices", False):
+            logger.warning(
+                "average_tokens_across_devices is off: each of the %s processes divides by its own tokens, and their "
+                "number changes the training",
+                args.world_size,
+            )
+        by_loss = args.load_best_model_at_end and args.metric_for_best_model in ("loss", "eval_loss")
+        if by_loss and self.loss.warmup_steps:
+            logger.warning(
+                "the best model goes by eval_loss, the cross-entropy, which rises where the smoothing warm-up ends and "
+                "LABO begins: the best may be a model of the warm-up. Choose another metric_for_best_model, such as "
+                "BLEU or the accuracy, which compute_metrics returns"
+            )
+        self._watch(kwargs["model"])
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """A training begins or goes on."""
+        self._watch(kwargs["model"])  # that of on_init_end is gone where the trainer has model_init
         self.loss.set_updates(state.global_step)
+        too_long = describe_long_warmup("LABO", "warmup_steps=", self.loss.warmup_steps, state.max_steps)
+        if too_long:
+            logger.warning("%s", too_long)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """A training is over: others may call the model as they like."""
+        self._stop_input_check()
+
+    def _watch(self, model: torch.nn.Module) -> None:
+        """Let ``model`` be the one whose mode says whether a loss is for training."""
+        self._stop_input_check()
+        self._model = model
+        base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
+        has_encoder = getattr(getattr(base, "config", None), "is_encoder_decoder", False)
+        generates = hasattr(base, "can_generate") and base.can_generate()
+        if self.shift_labels is None:
+            self.shift_labels = generates and not has_encoder
+        if has_encoder and generates:
+            self._input_check = base.register_forward_pre_hook(_check_decoder_input, with_kwargs=True)
+
+    def _stop_input_check(self) -> None:
+        if self._input_check is not None:
+            self._input_check.remove()
+            self._input_check = None
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """An optimizer update was made."""
@@ -115,11 +149,18 @@ class PosteriorLogits(LogitsProcessor):
     >>> model.generate(..., logits_processor=LogitsProcessorList([PosteriorLogits(loss)]))
 
     Args:
-        loss: what the model was trained with; a :class:`TrainerLoss` also knows whether its warm-up is over.
+        loss: what the model was trained with: the :class:`TrainerLoss`, which knows whether its warm-up is over, or a
+            ``LaboLoss`` without one (that of a :class:`TrainerLoss` is copied, and counts no updates itself).
     """
 
     def __init__(self, loss: Union[LaboLoss, TrainerLoss]) -> None:
         self.loss = loss.loss if isinstance(loss, TrainerLoss) else loss
+        if self.loss.warmup_steps and not self.loss.updates:
+            logger.warning(
+                "PosteriorLogits: the loss has made none of its %s updates of smoothing warm-up, so the posterior is "
+                "that of label smoothing. Give it the TrainerLoss of the training, or a LaboLoss without warm-up",
+                self.loss.warmup_steps,
+            )
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """log y of the scores (hypotheses, K), which are logits or log-probabilities."""

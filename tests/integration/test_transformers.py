@@ -324,6 +324,104 @@ def test_an_update_without_any_label_leaves_the_model_as_it_is(tmp_path, words):
         assert all((parameter.grad == 0).all() for parameter in model.parameters())
 
 
+def test_a_model_that_the_trainer_makes_is_the_one_that_is_asked_for_its_mode(tmp_path, text, words):
+    """With model_init, as hyperparameter_search needs it, each training has a new model; these begin in eval mode."""
+    loss, modes = TrainerLoss(LaboLoss()), []
+    call = TrainerLoss.__call__
+
+    def watched(self, *arguments, **named):
+        modes.append((trainer.model.training, self._model is trainer.model))
+        return call(self, *arguments, **named)
+
+    trainer = transformers.Trainer(
+        model_init=lambda: gpt(words).eval(),
+        args=arguments(tmp_path, max_steps=2),
+        train_dataset=monolingual(text, words),
+        eval_dataset=monolingual(text, words)[:8],
+        data_collator=Collator(),
+        compute_loss_func=loss,
+        callbacks=[loss],
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TrainerLoss, "__call__", watched)
+        for _ in range(2):
+            trainer.train()
+            trainer.evaluate()
+    assert modes == [(True, True), (True, True), (False, True)] * 2
+
+
+def bart(words, kind):
+    size = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16}
+    size.update(encoder_attention_heads=2, decoder_attention_heads=2, max_position_embeddings=64, num_labels=3)
+    return kind(transformers.BartConfig(**size, vocab_size=len(words.words), pad_token_id=PAD, eos_token_id=EOS))
+
+
+def test_an_encoder_decoder_that_classifies(tmp_path, text, words):
+    """It makes the input of its decoder of the source: nothing is missing."""
+    data = [{"input_ids": words.encode(line), "labels": len(line) % 3} for line in text[0][:8]]
+
+    def collate(examples):
+        # each sentence ends with one EOS, in whose place the model reads its class
+        source = pad([example["input_ids"] for example in examples], PAD)
+        return {"input_ids": source, "labels": torch.tensor([example["labels"] for example in examples])}
+
+    model = bart(words, transformers.BartForSequenceClassification)
+    _, losses = trained(tmp_path, model, data, collate, TrainerLoss(LaboLoss()))
+    assert len(losses) == 4
+    assert all(math.isfinite(loss) for loss in losses)
+
+
+def test_after_the_training_the_model_is_called_as_one_likes(tmp_path, text, words):
+    model = bart(words, transformers.BartForConditionalGeneration)
+    source = torch.tensor([[3, 1]])
+    assert model(input_ids=source).logits.shape[:2] == (1, 2)
+    trained(tmp_path, model, pairs(text, words), Collator(model), TrainerLoss(LaboLoss()))
+    assert model(input_ids=source).logits.shape[:2] == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("warmup_steps", "expected"),
+    [
+        (2, None),
+        (3, "the smoothing warm-up takes 3 of the 4 updates of this training: 1 are left. warmup_steps=1 would"),
+        (4, "of this training: it is label smoothing and LABO never begins"),
+    ],
+)
+def test_a_warmup_that_takes_most_of_the_training_is_told_of(tmp_path, text, words, caplog, warmup_steps, expected):
+    trained(tmp_path, gpt(words), monolingual(text, words), Collator(), TrainerLoss(LaboLoss(), warmup_steps))
+    said = [record.message for record in caplog.records if record.name.startswith("labo_fairseq")]
+    assert [expected in message for message in said] == ([True] if expected else [])
+
+
+def of_trainer(**options):
+    """What TrainerLoss asks of the trainer's arguments."""
+    usual = {"n_gpu": 0, "label_smoothing_factor": 0.0, "world_size": 1, "load_best_model_at_end": False}
+    return SimpleNamespace(**{**usual, "metric_for_best_model": None, **options})
+
+
+@pytest.mark.parametrize(
+    ("warmup_steps", "metric", "said"), [(2, "loss", 1), (2, "eval_loss", 1), (0, "loss", 0), (2, "bleu", 0)]
+)
+def test_a_best_model_that_may_be_one_of_the_warmup_is_told_of(words, caplog, warmup_steps, metric, said):
+    args = of_trainer(load_best_model_at_end=True, metric_for_best_model=metric)
+    TrainerLoss(LaboLoss(), warmup_steps).on_init_end(args, None, None, model=gpt(words))
+    assert caplog.text.count("the best may be a model of the warm-up") == said
+
+
+def test_processes_that_count_their_own_tokens_are_told_of(words, caplog):
+    for averaged, said in ((True, 0), (False, 1)):
+        args = of_trainer(world_size=2, average_tokens_across_devices=averaged)
+        TrainerLoss(LaboLoss()).on_init_end(args, None, None, model=gpt(words))
+        assert caplog.text.count("each of the 2 processes divides by its own tokens") == said
+
+
+def test_the_posterior_of_a_loss_that_counted_no_update_is_told_of(caplog):
+    for loss, said in ((LaboLoss(), 0), (TrainerLoss(LaboLoss(), warmup_steps=0), 0), (LaboLoss(warmup_steps=5), 1)):
+        caplog.clear()
+        PosteriorLogits(loss)
+        assert caplog.text.count("none of its 5 updates") == said
+
+
 def test_the_posterior_of_a_trainers_loss_knows_its_warm_up(tmp_path):
     scores, loss = torch.tensor([[1.0, 2.0, 0.0]]), TrainerLoss(LaboLoss(label_smoothing=0.2), warmup_steps=5)
     smoothing, labo = label_smoothing_log_posterior(scores, 0.2), LaboLoss().log_posterior(scores)
