@@ -68,6 +68,15 @@ def _log1p(y):
 
 
 @triton.jit
+def _target_of_row(target, logits, k):
+    """The class and its logit; class 0 and NaN where ``target`` is no class: the host does not wait to refuse it."""
+    label = tl.load(target)
+    is_class = (label >= 0) & (label < k)
+    label = tl.where(is_class, label, 0)
+    return label, tl.where(is_class, tl.load(logits + label).to(tl.float32), float("nan"))
+
+
+@triton.jit
 def _columns_of_threads(k, threads: tl.constexpr, width: tl.constexpr):
     last = (k - 1) // (threads * width) * (threads * width)
     rest = k - last - tl.arange(0, threads) * width
@@ -120,9 +129,8 @@ def _statistics(
     row = tl.program_id(0)
     skip = tl.load(ignored + row) != 0
     logits += row.to(tl.int64) * row_stride
-    label = tl.load(target + row)
     # before any thread may put a gradient there
-    z_k = tl.load(logits + label, mask=skip == 0, other=0.0).to(tl.float32)
+    label, z_k = _target_of_row(target + row, logits, k)
     tile = (tl.arange(0, threads) * width)[:, None] + tl.arange(0, width)[None, :]
     r = tl.full([threads], _LEAST, tl.float32)
     s = tl.zeros([threads], tl.float32)
@@ -220,11 +228,11 @@ def _gradient(
     if tl.load(ignored + row) != 0:
         _write_zeros(grad, k, block)
     else:
-        label = tl.load(target + row)
+        label, z_k = _target_of_row(target + row, logits, k)
         factor = tl.load(scale + row).to(tl.float32)
         of_p, of_p_star = factor * tl.load(saved + n + row), factor * tl.load(saved + 2 * n + row)
         _write_gradient(
-            logits, grad, label, tl.load(logits + label).to(tl.float32), tl.load(saved + row),
+            logits, grad, label, z_k, tl.load(saved + row),
             of_p, of_p_star, factor * tl.load(saved + 3 * n + row), k, inverse_tau, uniform, block,
         )  # fmt: skip
 
@@ -245,7 +253,7 @@ def _multiply(rows, factor, row_stride, k, block: tl.constexpr):
 class TritonKernel:
     """A :class:`.blockwise.RowKernel` for class indices as targets, with nothing ``beside`` them.
 
-    Logits are float32 or narrower.
+    Logits are float32 or narrower. A target that is no class makes loss and gradient of its row NaN.
 
     Args:
         options: of the objective.

@@ -162,6 +162,21 @@ def test_extreme_logits(monkeypatch, block, alpha):
     check(leading, torch.tensor([10]), alpha=alpha)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])  # a gradient in the forward pass, and one after it
+@pytest.mark.parametrize("wrong", [-3, 16])
+def test_a_target_that_is_no_class_spoils_its_own_row_alone(dtype, wrong):
+    logits, target = draw(3, 16, dtype=dtype)
+    target[1] = wrong
+    z = logits.clone().requires_grad_()
+    loss = terms_of(z, target)[0]
+    loss.sum().backward()
+    assert loss.isnan().tolist() == [False, True, False]
+    assert z.grad.isnan().any(dim=-1).tolist() == [False, True, False]
+    kept = logits[[0, 2]].clone().requires_grad_()
+    terms_of(kept, target[[0, 2]])[0].sum().backward()
+    torch.testing.assert_close(z.grad[[0, 2]], kept.grad)
+
+
 def test_strided_logits():
     logits, target = draw(6, 50)
     check(logits.t().contiguous().t(), target)
