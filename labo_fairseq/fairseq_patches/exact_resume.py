@@ -22,6 +22,7 @@ The values of a training that ran before in the same process do not count in the
 import logging
 import sys
 from functools import wraps
+from inspect import signature
 from typing import Any, Callable, Dict, Iterator
 
 from fairseq import checkpoint_utils
@@ -52,16 +53,19 @@ _load_plateau_state = ReduceLROnPlateauLRSchedule.load_state_dict
 
 
 @wraps(_get_batch_iterator)
-def _batches_of_first_epoch(task: Any, dataset: Any, *args: Any, epoch: int = _FIRST, **kwargs: Any) -> Any:
+def _batches_of_first_epoch(*args: Any, **kwargs: Any) -> Any:
+    called = signature(_get_batch_iterator).bind(*args, **kwargs)
+    called.apply_defaults()
+    values = called.arguments
+    task, dataset, epoch = values["self"], values["dataset"], values["epoch"]
     reused = task.can_reuse_epoch_itr(dataset) and not (
-        kwargs.get("disable_iterator_cache") or kwargs.get("update_epoch_batch_itr")
+        values.get("disable_iterator_cache") or values.get("update_epoch_batch_itr")
     )
     if not reused or epoch == _FIRST or dataset in task.dataset_to_epoch_iter:
-        return _get_batch_iterator(task, dataset, *args, epoch=epoch, **kwargs)
-    added = getattr(task, _EPOCHS_IN_SEED, 0)
-    if added:
-        kwargs["seed"] -= added
-    iterator = _get_batch_iterator(task, dataset, *args, epoch=_FIRST, **kwargs)
+        return _get_batch_iterator(*args, **kwargs)
+    values["epoch"] = _FIRST
+    values["seed"] -= getattr(task, _EPOCHS_IN_SEED, 0)
+    iterator = _get_batch_iterator(*called.args, **called.kwargs)
     iterator.epoch = epoch
     dataset.set_epoch(epoch)
     return iterator

@@ -4,7 +4,9 @@ import re
 
 import pytest
 import torch
+from fairseq.data import FairseqDataset
 from fairseq.optim.dynamic_loss_scaler import DynamicLossScaler
+from fairseq.tasks import FairseqTask
 from fairseq_runs import assert_same_parameters, parameters, train_here, validations
 
 from labo_fairseq.checkpoints import load_checkpoint
@@ -55,6 +57,35 @@ def test_resumed_where_every_epoch_adds_to_the_seed(data, tmp_path):
     for epoch in (2, 4):
         train_here(data, tmp_path / "parts", *options, "--max-epoch", epoch)
     assert_same_parameters(parameters(tmp_path / "parts"), parameters(tmp_path / "whole"))
+
+
+def test_tasks_may_give_the_batches_options_by_position():
+    """As tasks of fairseq's examples do, with the epoch among them."""
+
+    class Sentences(FairseqDataset):
+        def __len__(self):
+            return 8
+
+        def __getitem__(self, index):
+            return index
+
+        def num_tokens(self, index):
+            return 1
+
+        def size(self, index):
+            return 1
+
+        def collater(self, samples):
+            return samples
+
+    class Task(FairseqTask):
+        def get_batch_iterator(self, dataset, *options, **named):
+            return super().get_batch_iterator(dataset, *options, **named)
+
+    for epoch in (1, 2):
+        iterator = Task(None).get_batch_iterator(Sentences(), None, 2, None, False, 1, 5, 1, 0, 0, epoch)
+        assert sorted(sum(iterator.next_epoch_itr(shuffle=True), [])) == list(range(8))
+        assert iterator.epoch == epoch
 
 
 def test_a_training_that_has_ended_is_not_trained_further(data, tmp_path, undisturbed):

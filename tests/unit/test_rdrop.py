@@ -287,3 +287,13 @@ def test_a_weight_out_of_range():
             torch.zeros(2, dtype=torch.long),
             -1,
         )
+
+
+def test_no_token_has_no_loss():
+    """As where --ignore-prefix-size takes all that a batch has."""
+    hidden, weight = (torch.zeros(rows, 4, requires_grad=True) for rows in (0, 5))
+    terms, divergence = linear_rdrop_terms(LaboOptions(), 5.0, hidden, weight, torch.zeros(0, dtype=torch.long))
+    (terms.loss.sum() + divergence.sum()).backward()
+    assert terms.loss.shape == divergence.shape == (0,)
+    assert hidden.grad.shape == (0, 4)
+    assert not weight.grad.any()
