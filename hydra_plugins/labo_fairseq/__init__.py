@@ -4,8 +4,6 @@ Hydra looks into ``hydra_plugins`` before it composes a configuration, while fai
 once it has one. A program that asks for no criterion beyond fairseq's own does not import the plugin.
 """
 
-import argparse
-import re
 import sys
 from pathlib import Path
 from typing import Iterator
@@ -13,7 +11,7 @@ from typing import Iterator
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 
-_IN_DEFAULTS = re.compile(r"^\s*-\s*(?:override\s+)?/?criterion\s*:\s*([\w]+)", re.MULTILINE)
+from .primary_config import read_primary_config
 
 
 class CriterionsPlugin(SearchPathPlugin):
@@ -31,17 +29,7 @@ def _asked_for() -> Iterator[str]:
     A configuration folder may have a file of its own for a criterion. Hydra would merge it with what we register under
     the same name, so that such a name is not asked of us.
     """
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--config-dir", "-cd", type=Path, default=Path("."))
-    parser.add_argument("--config-name", "-cn")
-    given, words = parser.parse_known_args()
-    names = []
-    for word in words:
-        group, _, value = word.lstrip("+").partition("=")
-        if group == "criterion":
-            names += value.split(",")  # several in a sweep
-    if given.config_name:
-        file = (given.config_dir / given.config_name).with_suffix(".yaml")
-        if file.is_file():
-            names += _IN_DEFAULTS.findall(file.read_text(encoding="utf-8"))
-    return (name for name in names if not (given.config_dir / "criterion" / f"{name}.yaml").is_file())
+    config = read_primary_config(sys.argv[1:], Path.cwd())
+    for name in config.asked_for("criterion"):
+        if not (config.folder / "criterion" / f"{name}.yaml").is_file():
+            yield name

@@ -99,8 +99,9 @@ class RegularizedCriterion(LabelSmoothedCrossEntropyCriterion):
     name: str
     #: maps the options of a training to a function logits → log posterior; None if logits alone do not determine it
     log_posterior: Optional[Callable[[Any], Callable[[Tensor], Tensor]]] = None
-    #: what chooses models unless the user names another: the loss is another function after the warm-up
-    validation_metric = "nll_loss"
+    #: what chooses models unless the user names another. The loss is another function after the warm-up, and the nll is
+    #: lowest before: what comes then makes a model less confident, and better
+    validation_metric = "accuracy"
     #: fields of the terms whose means over the tokens are logged, once the warm-up is past
     watched: ClassVar[Dict[str, Quantity]] = {"entropy": ENTROPY}
 
@@ -112,7 +113,7 @@ class RegularizedCriterion(LabelSmoothedCrossEntropyCriterion):
         if type(task).__name__ == "TranslationMoETask":  # of an example, which may not be there to be imported
             self.validation_metric = "loss"
             logger.warning(
-                "translation_moe logs no nll_loss: the best checkpoint goes by the loss, which means the same in every "
+                "translation_moe logs no accuracy: the best checkpoint goes by the loss, which means the same in every "
                 "update only with --smoothing-warmup-steps 0"
             )
         self.cfg = cfg
@@ -138,6 +139,15 @@ class RegularizedCriterion(LabelSmoothedCrossEntropyCriterion):
             target: (tokens,).
         """
         raise NotImplementedError
+
+    @property
+    def report_accuracy(self) -> bool:
+        """Whether the accuracy is logged: in validation always, in training with ``--report-accuracy``."""
+        return self._report_accuracy or not self.training
+
+    @report_accuracy.setter
+    def report_accuracy(self, wanted: bool) -> None:
+        self._report_accuracy = wanted
 
     @property
     def rdrop_alpha(self) -> float:

@@ -2,11 +2,10 @@
 
 ``--best-checkpoint-metric``, by default ``loss``, decides on the best checkpoint, ``--patience``,
 ``reduce_lr_on_plateau`` and ``--keep-best-checkpoints``. The loss of a criterion with a smoothing warm-up is another
-function after it, and with an adaptive α it may rise while the model gets better. Such a criterion names its own metric
-in ``validation_metric``, which is used unless the user names one.
+function after it, and its nll may stay above that of the warm-up for good. Such a criterion names its own metric in
+``validation_metric``, which is used unless the user names one.
 """
 
-import argparse
 import logging
 import multiprocessing.process
 from functools import wraps
@@ -17,33 +16,33 @@ from fairseq import checkpoint_utils
 from fairseq.dataclass.configs import CheckpointConfig
 from fairseq.optim.lr_scheduler.reduce_lr_on_plateau import ReduceLROnPlateauLRSchedule
 from fairseq.trainer import Trainer
-from omegaconf import OmegaConf
-
-from .command_line import arguments
+from .command_line import argument, arguments
 from .exact_resume import EARLY_STOPPING
 
 logger = logging.getLogger(__name__)
 
 _DEFAULT = CheckpointConfig.best_checkpoint_metric
+#: those that a better model has more of
+_MAXIMIZED = ("accuracy",)
 #: in the ``extra_state`` of a checkpoint that is loaded: what ``best`` and ``val_loss`` there are values of
 METRIC = "best_checkpoint_metric"
 
 
 def _named_by_user() -> bool:
     """Whether the command line, or the configuration file that it gives to Hydra, holds a metric."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--best-checkpoint-metric")
-    for names in (("--config-dir", "-cd"), ("--config-path", "-cp"), ("--config-name", "-cn")):
-        parser.add_argument(*names)
-    given, others = parser.parse_known_args(arguments())
-    key = f"checkpoint.{METRIC}"
-    if given.best_checkpoint_metric or any(other.lstrip("+").startswith(f"{key}=") for other in others):
+    if argument("--best-checkpoint-metric"):
         return True
+    try:
+        from hydra_plugins.labo_fairseq.primary_config import read_primary_config
+    except ModuleNotFoundError:  # a copy of labo_fairseq alone, which no fairseq-hydra-train knows either
+        return False
     # Hydra may have changed the working directory
     started_in: str = multiprocessing.process.ORIGINAL_DIR  # type: ignore[attr-defined]
-    folder = Path(started_in, given.config_dir or given.config_path or "")
-    file = (folder / (given.config_name or "config")).with_suffix(".yaml")
-    return file.is_file() and OmegaConf.select(OmegaConf.load(file), key) is not None
+    config = read_primary_config(arguments(), Path(started_in))
+    if any(override.lstrip("+").startswith(f"checkpoint.{METRIC}=") for override in config.overrides):
+        return True
+    checkpoint = config.settings.get("checkpoint")
+    return isinstance(checkpoint, dict) and checkpoint.get(METRIC) is not None
 
 
 def _with_a_metric_of_its_own(init: Callable) -> Callable:
@@ -58,6 +57,10 @@ def _with_a_metric_of_its_own(init: Callable) -> Callable:
                 )
             else:
                 cfg.checkpoint.best_checkpoint_metric = metric
+                cfg.checkpoint.maximize_best_checkpoint_metric = metric in _MAXIMIZED
+                # a copy, where the configuration does not come from Hydra
+                if "maximize_best_checkpoint_metric" in cfg.lr_scheduler:
+                    cfg.lr_scheduler.maximize_best_checkpoint_metric = metric in _MAXIMIZED
                 logger.info(
                     f"the best checkpoint, --patience and reduce_lr_on_plateau go by the validation {metric}, which "
                     f"means the same in every update; the {_DEFAULT} of this criterion does not. "

@@ -43,17 +43,17 @@ def test_the_loss_jumps_and_the_model_gets_better(selected):
     assert max(r["nll_loss"] for r in after) < min(r["nll_loss"] for r in before)
 
 
-def test_the_best_checkpoint_is_that_of_the_lowest_nll(selected):
+def test_the_best_checkpoint_is_the_most_accurate(selected):
     folder, log = selected
     records = validations(log)
-    best = min(records, key=lambda record: record["nll_loss"])
+    best = max(records, key=lambda record: record["accuracy"])
     state = state_of(folder)
     assert updates_of(state) == best["num_updates"] > 26
-    assert state["extra_state"]["val_loss"] == state["extra_state"]["best"] == best["nll_loss"]
-    assert records[-1]["best_nll_loss"] == best["nll_loss"]
+    assert state["extra_state"]["val_loss"] == state["extra_state"]["best"] == best["accuracy"]
+    assert records[-1]["best_accuracy"] == best["accuracy"]
     kept = sorted(path.name for path in folder.glob("checkpoint.best*"))
-    lowest = sorted(record["nll_loss"] for record in records)[:2]
-    assert [name[: name.rindex(".") - 1] for name in kept] == [f"checkpoint.best_nll_loss_{nll:.3f}" for nll in lowest]
+    highest = sorted(record["accuracy"] for record in records)[-2:]
+    assert [name[: name.rindex(".") - 1] for name in kept] == [f"checkpoint.best_accuracy_{a:.3f}" for a in highest]
 
 
 def test_patience_and_plateau_do_not_take_the_end_of_the_warmup_for_a_failure(selected):
@@ -63,7 +63,7 @@ def test_patience_and_plateau_do_not_take_the_end_of_the_warmup_for_a_failure(se
 
 
 def test_the_log_says_it_once(selected):
-    assert selected[1].count("go by the validation nll_loss") == 1
+    assert selected[1].count("go by the validation accuracy") == 1
 
 
 @pytest.mark.parametrize(
@@ -72,14 +72,15 @@ def test_the_log_says_it_once(selected):
         ((*WARM_UP, "--best-checkpoint-metric", "ppl"), "ppl"),
         ((*WARM_UP, "--best-checkpoint-metric=loss"), "loss"),
         (("--criterion", "label_smoothed_cross_entropy"), "loss"),
-        (("--criterion", "focal_loss"), "nll_loss"),
+        (("--criterion", "focal_loss"), "accuracy"),
+        ((*WARM_UP, "--best-checkpoint-metric", "nll_loss"), "nll_loss"),
     ],
-    ids=["ppl named", "loss named", "fairseq's", "focal"],
+    ids=["ppl named", "loss named", "fairseq's", "focal", "nll named"],
 )
 def test_a_named_metric_and_the_criterions_of_fairseq_keep_theirs(data, tmp_path, options, metric):
     log = train_epochs(data, tmp_path, *options, "--max-tokens", "9000", epochs=2)
     assert f"best_{metric}" in validations(log)[-1]
-    assert ("go by the validation" in log) == (metric == "nll_loss")
+    assert ("go by the validation" in log) == (metric == "accuracy")
     assert ("those of different functions" in log) == (options[:2] == WARM_UP[:2] and metric == "loss")
     assert state_of(tmp_path)["cfg"]["checkpoint"]["best_checkpoint_metric"] == metric
 
@@ -107,7 +108,7 @@ model:
 @pytest.mark.parametrize(
     ("in_file", "on_command_line", "metric"),
     [
-        ("", (), "nll_loss"),
+        ("", (), "accuracy"),
         (", best_checkpoint_metric: loss", (), "loss"),
         ("", ("checkpoint.best_checkpoint_metric=loss",), "loss"),
     ],
@@ -134,9 +135,9 @@ def test_a_best_value_that_was_counted_by_the_loss_does_not_count_on(data, tmp_p
     shutil.copytree(tmp_path, tmp_path / "again")
     log = train_epochs(data, tmp_path, *WARM_UP, *early, epochs=4)
     third, fourth = validations(log)
-    assert "compared models by the validation loss: the best nll_loss is counted anew" in log
-    assert "best_nll_loss" not in third
-    assert fourth["best_nll_loss"] == min(third["nll_loss"], fourth["nll_loss"])
+    assert "compared models by the validation loss: the best accuracy is counted anew" in log
+    assert "best_accuracy" not in third
+    assert fourth["best_accuracy"] == max(third["accuracy"], fourth["accuracy"])
     assert updates_of(state_of(tmp_path)) > 26
     # and one that went by the loss, and still does, keeps it
     log = train_epochs(data, tmp_path / "again", *WARM_UP, *early, "--best-checkpoint-metric", "loss", epochs=3)
@@ -149,5 +150,5 @@ def test_finetuned_from_a_label_smoothed_model(data, tmp_path):
     train_epochs(data, tmp_path / "ls", *smoothing, epochs=1)
     pretrained = ("--finetune-from-model", tmp_path / "ls" / "checkpoint_last.pt")
     log = train_epochs(data, tmp_path / "labo", *WARM_UP, *pretrained, epochs=3)
-    assert validations(log)[-1]["best_nll_loss"] == min(record["nll_loss"] for record in validations(log))
+    assert validations(log)[-1]["best_accuracy"] == max(record["accuracy"] for record in validations(log))
     assert updates_of(state_of(tmp_path / "labo")) > 26

@@ -139,11 +139,11 @@ def assert_trained_like(done, folder, uninterrupted):
 
 
 def test_every_criterion_is_a_name_for_hydra(tmp_path):
-    """On the command line, and in the defaults of a file."""
+    """On the command line, and in the defaults of a file, whose name may have a dot: Hydra adds the extension."""
     names = sorted(name for name, owner in CRITERION_REGISTRY.items() if issubclass(owner, RegularizedCriterion))
-    (tmp_path / "mine.yaml").write_text("defaults:\n  - _self_\n  - criterion: labo\n", encoding="utf-8")
+    (tmp_path / "labo_tau1.15.yaml").write_text("defaults:\n  - _self_\n  - criterion: labo\n", encoding="utf-8")
     jobs = [job(tmp_path, name, "hydra-train", (f"criterion={name}", "--cfg", "job")) for name in names]
-    in_file = ("--config-dir", tmp_path, "--config-name", "mine", "--cfg", "job")
+    in_file = ("--config-dir", tmp_path, "--config-name", "labo_tau1.15", "--cfg", "job")
     jobs.append(job(tmp_path, "file", "hydra-train", in_file))
     jobs.append(job(tmp_path, "fairseqs", "hydra-train", ("criterion=cross_entropy", "--cfg", "job")))
     jobs.append(job(tmp_path, "none", "hydra-train", ("criterion=unknown", "--cfg", "job")))

@@ -5,6 +5,7 @@ import sys
 import pytest
 import yaml
 from fairseq_runs import command, run
+from hydra_plugins.labo_fairseq.primary_config import read_primary_config
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -208,3 +209,24 @@ def test_settings_may_stand_on_either_side_of_the_options(prepared, tmp_path, fi
     done = run(LABO, "config", "wmt14_en-de_labo", *(setting + options if first else options + setting))
     assert done.returncode == 0, done.stdout
     assert yaml.safe_load(done.stdout)["criterion"]["rho"] == 0.7
+
+
+@pytest.mark.parametrize(
+    ("file", "options", "expected"),
+    [
+        ("", "criterion=labo", ["labo"]),
+        ("", "+criterion=labo,ce criterions=kd", ["labo", "ce"]),
+        ("defaults: [{criterion: labo}]", "", ["labo"]),
+        ("defaults:\n- _self_\n- criterion: 'labo'\n- model: x", "", ["labo"]),
+        ("defaults: [{override /criterion@criterion: labo}, criterion/ce]", "criterion=kd", ["kd", "labo", "ce"]),
+        ("defaults: [{criterion: [labo, ce]}]\nx: ${y}", "", ["labo", "ce"]),
+        ("- criterion: labo", "", []),
+        ("defaults: [", "", []),
+    ],
+)
+@pytest.mark.parametrize("name", ["mine", "labo_tau1.15", "labo_tau1.15.yaml"])
+def test_criterions_that_a_hydra_configuration_asks_for(tmp_path, file, options, expected, name):
+    (tmp_path / (name if name.endswith(".yaml") else f"{name}.yaml")).write_text(file, encoding="utf-8")
+    for place in (("--config-dir", str(tmp_path)), ("-cp", str(tmp_path)), ()):
+        config = read_primary_config([*options.split(), *place, "--config-name", name], tmp_path)
+        assert list(config.asked_for("criterion")) == expected
