@@ -1,6 +1,7 @@
-"""The configuration file that a command names to Hydra, read before Hydra composes it, and in workers that have none."""
+"""The configuration file that a command names to Hydra: read before Hydra does, and in workers where it does not."""
 
 import argparse
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple, Sequence
 
@@ -50,8 +51,6 @@ def read_primary_config(arguments: Sequence[str], started_in: Path) -> PrimaryCo
     file = folder / (name if name.endswith(_EXTENSIONS) else f"{name}.yaml")
     settings = None
     if file.is_file():
-        try:
+        with suppress(UnicodeDecodeError, yaml.YAMLError):  # of which Hydra tells the user
             settings = yaml.safe_load(file.read_text(encoding="utf-8"))
-        except (UnicodeDecodeError, yaml.YAMLError):
-            pass  # of which Hydra tells the user
     return PrimaryConfig(folder, settings if isinstance(settings, dict) else {}, overrides)

@@ -16,6 +16,7 @@ from fairseq import checkpoint_utils
 from fairseq.dataclass.configs import CheckpointConfig
 from fairseq.optim.lr_scheduler.reduce_lr_on_plateau import ReduceLROnPlateauLRSchedule
 from fairseq.trainer import Trainer
+
 from .command_line import argument, arguments
 from .exact_resume import EARLY_STOPPING
 

@@ -125,7 +125,8 @@ class TrainerLoss(TrainerCallback):
         """Let ``model`` be the one whose mode says whether a loss is for training."""
         self._stop_input_check()
         self._model = model
-        base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
+        wrapped: Any = model  # in PEFT's adapters, perhaps
+        base = wrapped.get_base_model() if hasattr(wrapped, "get_base_model") else wrapped
         has_encoder = getattr(getattr(base, "config", None), "is_encoder_decoder", False)
         generates = hasattr(base, "can_generate") and base.can_generate()
         if self.shift_labels is None:

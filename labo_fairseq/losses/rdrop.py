@@ -120,9 +120,8 @@ def linear_rdrop_terms(
             labo_terms_with(options, logits, target.repeat(2), ignore_index), logits, target, alpha, ignore_index
         )
     hidden, weight, bias = as_multiplied(hidden, weight, bias)
-    rows = (
-        hidden.reshape(2, len(target), hidden.size(1)).transpose(0, 1).reshape(hidden.shape)
-    )  # the two of a token in a chunk
+    # the two of a token in a chunk
+    rows = hidden.reshape(2, len(target), hidden.size(1)).transpose(0, 1).reshape(hidden.shape)
     rows_target, ignored = (tensor.repeat_interleave(2) for tensor in targets_and_mask(target, ignore_index))
     kernel = _RDropKernel(labo_kernel(options, rows), alpha)
     *terms, divergence = (

@@ -84,7 +84,7 @@ def test_tasks_may_give_the_batches_options_by_position():
 
     for epoch in (1, 2):
         iterator = Task(None).get_batch_iterator(Sentences(), None, 2, None, False, 1, 5, 1, 0, 0, epoch)
-        assert sorted(sum(iterator.next_epoch_itr(shuffle=True), [])) == list(range(8))
+        assert sorted(index for batch in iterator.next_epoch_itr(shuffle=True) for index in batch) == list(range(8))
         assert iterator.epoch == epoch
 
 

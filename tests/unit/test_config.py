@@ -5,10 +5,10 @@ import sys
 import pytest
 import yaml
 from fairseq_runs import command, run
-from hydra_plugins.labo_fairseq.primary_config import read_primary_config
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hydra_plugins.labo_fairseq.primary_config import read_primary_config
 from labo_fairseq.checkpoints import load_checkpoint
 from labo_fairseq.data.corpora.declaration import load_declaration
 from labo_fairseq.data.prepared_corpus import Prepared
