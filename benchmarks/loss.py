@@ -47,10 +47,10 @@ from labo_fairseq.losses import (
     confidence_penalty_terms,
     distillation_terms,
     focal_terms,
+    label_smoothing_terms,
     labo_terms,
     linear_labo_terms,
     rdrop_terms,
-    smoothed_terms,
 )
 from labo_fairseq.losses.blockwise import row_blocks
 from labo_fairseq.losses.labo import LaboOptions
@@ -164,7 +164,9 @@ def with_rdrop() -> Dict[str, Callable[[Inputs], Tensor]]:
     return {
         BASE: lambda x: fairseq_ls(x.logits, both_passes(x.target)),
         "LS, plain R-Drop": lambda x: plain_rdrop(x.logits, both_passes(x.target)),
-        "LS, R-Drop": lambda x: closed_rdrop(smoothed_terms(x.logits, both_passes(x.target), EPSILON, PAD), x),
+        "LS, R-Drop": lambda x: closed_rdrop(
+            label_smoothing_terms(x.logits, both_passes(x.target), EPSILON, True, PAD), x
+        ),
         "LABO, R-Drop": lambda x: closed_rdrop(
             labo_terms(x.logits, both_passes(x.target), TAU, rho=RHO, ignore_index=PAD), x
         ),

@@ -17,7 +17,7 @@ from fairseq.logging import metrics
 from torch import Tensor
 
 from ..losses.blockwise import Quantity, check_not_negative
-from ..losses.label_smoothing import smoothed_terms
+from ..losses.label_smoothing import label_smoothing_terms
 from ..losses.rdrop import rdrop_terms
 from .passes import two_passes
 from .refusals import FirstBatches, one_line_errors, refuse_diverged, refuse_model, refuse_output, refuse_task
@@ -25,8 +25,9 @@ from .refusals import FirstBatches, one_line_errors, refuse_diverged, refuse_mod
 logger = logging.getLogger(__name__)
 
 ENTROPY = Quantity("entropy of p", "bits")  # as fairseq does with its losses
-#: name in the log, which is fairseq's, and what it is: D of :mod:`..losses.rdrop`
-RDROP_KL = {"rdrop_kl_loss": Quantity("divergence of two passes", "bits")}
+#: fairseq's name in the log for D of :mod:`..losses.rdrop`
+_RDROP_KL = "rdrop_kl_loss"
+_DIVERGENCE = {_RDROP_KL: Quantity("divergence of two passes", "bits")}
 
 
 @dataclass
@@ -44,13 +45,14 @@ class RegularizedConfig(LabelSmoothedCrossEntropyCriterionConfig):
         metadata={
             "help": "R-Drop (Wu et al., 2021): every batch goes through the model twice, and the divergence of the two "
             "predictions p and q, which dropout makes differ, is part of the loss: (L(p) + L(q))/2 + "
-            "alpha/2 * (KL(p||q) + KL(q||p))/2. 0 is off, the paper takes 5 for translation. An update needs twice "
-            "the time and memory; where that is too much, halve --max-tokens and double --update-freq"
+            "alpha/2 * (KL(p||q) + KL(q||p))/2, in the smoothing warm-up as well. 0 is off, the paper takes 5 for "
+            "translation. An update needs twice the time and memory; where that is too much, halve --max-tokens and "
+            "double --update-freq"
         },
     )
 
 
-def check_smoothing(cfg: Any) -> None:
+def check_warmup(cfg: Any) -> None:
     """ValueError names the first option that fairseq's label smoothing shares with ours and that is out of range."""
     if not 0 <= getattr(cfg, "label_smoothing", 0) < 1:
         raise ValueError(f"label-smoothing must be in [0, 1), got {cfg.label_smoothing}")
@@ -127,7 +129,7 @@ class RegularizedCriterion(LabelSmoothedCrossEntropyCriterion):
     @classmethod
     def check(cls, cfg: Any) -> None:
         """ValueError, which begins with the name of the option, where one is out of range."""
-        check_smoothing(cfg)
+        check_warmup(cfg)
         check_not_negative("rdrop-alpha", cfg.rdrop_alpha)
 
     def get_terms(self, logits: Tensor, target: Tensor, sample: Dict[str, Any]) -> Any:
@@ -178,7 +180,7 @@ class RegularizedCriterion(LabelSmoothedCrossEntropyCriterion):
         net_output, passes = self.predict_twice(model, sample)
         logits, target = self.get_logits_and_target(model, net_output, passes)
         if self.warming_up:
-            terms: Any = smoothed_terms(logits, target, self.eps, self.padding_idx)
+            terms: Any = label_smoothing_terms(logits, target, self.eps, True, self.padding_idx)
         else:
             terms = self.get_terms(logits, target, sample)
         target = target[: len(target) // 2]
@@ -217,8 +219,7 @@ class RegularizedCriterion(LabelSmoothedCrossEntropyCriterion):
         All is per token of the batch: what is logged is the mean of the passes, the accuracy that of the first.
         """
         loss, sample_size, logging_output = self.summarize(terms, target, sample, reduce, likeliest)
-        for name in RDROP_KL:
-            logging_output[name] = divergence.sum()
+        logging_output[_RDROP_KL] = divergence.sum()
         return loss, sample_size, logging_output
 
     def compute_loss(
@@ -321,7 +322,7 @@ class RegularizedCriterion(LabelSmoothedCrossEntropyCriterion):
             loss, sample_size = (sum(log.get(name, 0) for log in logs) for name in ("loss", "sample_size"))
             metrics.log_scalar("loss", loss / sample_size / math.log(2), sample_size, round=3)
         n = sum(log["ntokens"] for log in logs)
-        for name, quantity in {**cls.watched, **RDROP_KL}.items():
+        for name, quantity in {**cls.watched, **_DIVERGENCE}.items():
             if n > 0 and all(name in log for log in logs):
                 mean = sum(log[name] for log in logs) / n
                 metrics.log_scalar(name, mean / math.log(2) if quantity.unit == "bits" else mean, n, round=3)
@@ -355,4 +356,4 @@ def _are_logits(model: Any, net_output: Any) -> bool:
 def quantities(criterion: Mapping[str, Any]) -> Dict[str, Quantity]:
     """What trainings with these settings log in addition to fairseq's values: name in the log → what it is."""
     watched = getattr(CRITERION_REGISTRY.get(criterion["_name"]), "watched", {})
-    return {**watched, **RDROP_KL} if criterion.get("rdrop_alpha") else watched
+    return {**watched, **_DIVERGENCE} if criterion.get("rdrop_alpha") else watched

@@ -35,5 +35,14 @@ class RDropCriterion(ProjectingCriterion):
     def log_posterior(cfg: RDropConfig) -> Callable[[Tensor], Tensor]:
         return partial(smoothed_log_posterior, label_smoothing=cfg.label_smoothing)
 
+    @classmethod
+    def check(cls, cfg: RDropConfig) -> None:
+        super().check(cfg)
+        if cfg.smoothing_warmup_steps:
+            raise ValueError(
+                "smoothing-warmup-steps must be 0, for this criterion is label smoothing from the first update, got "
+                f"{cfg.smoothing_warmup_steps}"
+            )
+
     def objective(self, k: int) -> LaboOptions:
         return smoothing_over_others(self.eps, k)

@@ -9,7 +9,7 @@ from fairseq.registry import REGISTRIES
 from fairseq.tasks import TASK_DATACLASS_REGISTRY
 from omegaconf import OmegaConf
 
-from .base import check_smoothing
+from .base import check_warmup
 
 _UNSET = "???"  # Hydra's word for a value that must be given, later perhaps
 
@@ -40,7 +40,7 @@ def check_settings(config: Dict[str, Any]) -> None:
         if value == _UNSET:
             merged["criterion"][option] = "given later"
     # fairseq's own label smoothing takes any number
-    check = getattr(CRITERION_REGISTRY[config["criterion"]["_name"]], "check", check_smoothing)
+    check = getattr(CRITERION_REGISTRY[config["criterion"]["_name"]], "check", check_warmup)
     check(merged["criterion"])
 
 

@@ -1,6 +1,6 @@
 """Label smoothing (Szegedy et al., 2016; Eq. 1 of the paper), and cross-entropy, which is that of mass 0.
 
-The losses are PyTorch's and fairseq's own; here is fairseq's in closed form, with the terms of LABO, of which it is a
+The losses are PyTorch's and fairseq's own; here they are in closed form, with the terms of LABO, of which they are a
 case. Fused with the projection they are in :mod:`.fused_linear`. Here is also what turns the prediction of a model
 that was trained with one of them into a calibrated one.
 """
@@ -21,19 +21,26 @@ def smoothing_over_others(epsilon: float, k: int) -> UniformSmoothing:
     return UniformSmoothing(epsilon * k / max(k - 1, 1))
 
 
-def smoothed_terms(
-    logits: Tensor, target: Tensor, epsilon: float = 0.1, ignore_index: Optional[int] = -100
+def label_smoothing_terms(
+    logits: Tensor,
+    target: Tensor,
+    label_smoothing: float = 0.1,
+    over_others: bool = False,
+    ignore_index: Optional[int] = -100,
 ) -> LaboTerms:
-    """The terms of fairseq's label smoothing: its loss but for rounding, with the closed-form gradient.
+    """The terms of label smoothing, with the closed-form gradient.
 
     Args:
         logits, target, ignore_index: see :func:`.labo.labo_terms`.
-        epsilon: the mass in [0, 1) of the classes other than the target; 0 is cross-entropy.
+        label_smoothing: its mass ε in [0, 1); 0 is cross-entropy.
+        over_others: spread ε over the K − 1 classes other than the target, as fairseq does, and not over all K, as
+            :class:`torch.nn.CrossEntropyLoss` does.
 
     Raises:
         ValueError: an option out of range, shapes that do not fit, or fewer than two classes.
     """
-    options = smoothing_over_others(check_smoothing(epsilon), logits.size(-1))
+    epsilon = check_smoothing(label_smoothing)
+    options = smoothing_over_others(epsilon, logits.size(-1)) if over_others else UniformSmoothing(epsilon)
     return labo_terms_with(options, logits, target, ignore_index)
 
 

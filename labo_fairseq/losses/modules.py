@@ -118,6 +118,15 @@ class _TokenLoss(nn.Module):
         total = loss.sum()
         return total if divisor is None else total / divisor.to(loss.dtype)
 
+    def _given_divisor(self, divisor: Union[Tensor, float, None], like: Tensor) -> Optional[Tensor]:
+        """What a caller gives the mean to divide by, (), on the device of ``like``, 1 in the place of 0."""
+        if divisor is None:
+            return None
+        if self.reduction != "mean":
+            raise ValueError(f"divisor needs reduction='mean', got {self.reduction!r}")
+        divisor = torch.as_tensor(divisor, device=like.device).detach()
+        return divisor.masked_fill(divisor == 0, 1)
+
     def _divisor(self, target: Tensor, weights: Optional[Tensor]) -> Optional[Tensor]:
         """Of the mean: the weights of the tokens that are not ignored, or their number, (), and 1 where that is 0."""
         if self.reduction != "mean":
@@ -139,14 +148,15 @@ class LaboLoss(_TokenLoss):
 
     The smoothing warm-up (Algorithm 1) is in here: with ``warmup_steps=5000`` the loss is that of
     ``CrossEntropyLoss(label_smoothing=0.1)`` until :meth:`step` was called 5,000 times, once after every optimizer
-    update. ``state_dict`` holds the count. Where it ends the loss becomes another function: validate with the
-    cross-entropy.
+    update. ``state_dict`` holds the count. Where it ends the loss becomes another function, and the
+    cross-entropy rises: choose the best model by its accuracy, or by BLEU.
 
     Args:
         tau, alpha, rho, z_loss: see :class:`LaboOptions`.
         ignore_index: targets of this value have no loss and no gradient; None ignores nothing.
         reduction: ``"mean"`` over the tokens that are not ignored, by their weights, ``"sum"`` or ``"none"``.
-        weight: (K,), of the tokens by their class. Smoothing takes no notice of it.
+        weight: (K,), of the tokens by their class. Smoothing takes no notice of it, while PyTorch's label smoothing
+            weighs the classes that it gives mass to as well.
         warmup_steps: optimizer updates of plain label smoothing before LABO takes over.
         label_smoothing: its mass ε in [0, 1).
         smoothing_support: (K,), bool: the classes that smoothing may give mass to, such as the words that occur in
@@ -232,11 +242,7 @@ class LaboLoss(_TokenLoss):
             divisor: (), what the mean divides by instead, such as the tokens of all micro-batches of an update. A
                 factor of the loss afterwards gives the same, with one more pass over the gradient. 0 stands for 1.
         """
-        if divisor is not None:
-            if self.reduction != "mean":
-                raise ValueError(f"divisor needs reduction='mean', got {self.reduction!r}")
-            divisor = torch.as_tensor(divisor, device=logits.device).detach()
-            divisor = divisor.masked_fill(divisor == 0, 1)
+        divisor = self._given_divisor(divisor, logits)
         rows = logits if logits.dim() == 1 else logits.movedim(1, -1)
         soft = target.is_floating_point()
         if logits.dim() == 0 or target.shape != (logits.shape if soft else rows.shape[:-1]):
@@ -250,8 +256,9 @@ class LaboLoss(_TokenLoss):
         weights = self._weights(target, token_weight)
         divisor = self._divisor(target, weights) if divisor is None else divisor
         usual_scale = None if divisor is None or weights is not None else 1 / divisor.to(accumulator(flat))
-        options = (self.options, flat, target.reshape(-1), self.ignore_index, self.smoothing_support)
-        loss = labo_terms_with(*options, usual_scale).loss
+        loss = labo_terms_with(
+            self.options, flat, target.reshape(-1), self.ignore_index, self.smoothing_support, usual_scale
+        ).loss
         return self._reduce(loss if weights is None else loss * weights, target, divisor)
 
     def _soft_loss(
@@ -305,8 +312,15 @@ class _LinearLoss(_TokenLoss):
     """The loss of a linear layer's output."""
 
     def _linear_loss(
-        self, hidden: Tensor, weight: Tensor, target: Tensor, bias: Optional[Tensor], token_weight: Optional[Tensor]
+        self,
+        hidden: Tensor,
+        weight: Tensor,
+        target: Tensor,
+        bias: Optional[Tensor],
+        token_weight: Optional[Tensor],
+        divisor: Union[Tensor, float, None],
     ) -> Tensor:
+        divisor = self._given_divisor(divisor, hidden)
         if target.is_floating_point():
             raise ValueError("target must be class indices, got distributions: take LaboLoss of the logits for these")
         if target.shape != hidden.shape[:-1]:
@@ -323,7 +337,7 @@ class _LinearLoss(_TokenLoss):
             token_weight=weights if fixed else None,
         ).loss
         weighted = loss if fixed or weights is None else loss * weights
-        return self._reduce(weighted, target, self._divisor(target, weights))
+        return self._reduce(weighted, target, self._divisor(target, weights) if divisor is None else divisor)
 
 
 class LinearLaboLoss(_LinearLoss, LaboLoss):
@@ -332,8 +346,9 @@ class LinearLaboLoss(_LinearLoss, LaboLoss):
     Examples:
         >>> loss = LinearLaboLoss(tau=1.25)(hidden, layer.weight, target, layer.bias)
 
-    Shapes: hidden (…, D), weight (K, D), target (…), bias (K) or None, token_weight (…) or None. The options are
-    those of ``LaboLoss``; targets are class indices.
+    Shapes: hidden (…, D), weight (K, D), the layer's and not the weights of the classes, target (…), bias (K) or None,
+    token_weight (…) or None; ``divisor`` is that of ``LaboLoss``. The options are those of ``LaboLoss``; targets are
+    class indices.
 
     Raises:
         ValueError: an option out of range, or shapes that do not fit.
@@ -346,8 +361,9 @@ class LinearLaboLoss(_LinearLoss, LaboLoss):
         target: Tensor,
         bias: Optional[Tensor] = None,
         token_weight: Optional[Tensor] = None,
+        divisor: Union[Tensor, float, None] = None,
     ) -> Tensor:
-        return self._linear_loss(hidden, weight, target, bias, token_weight)
+        return self._linear_loss(hidden, weight, target, bias, token_weight, divisor)
 
 
 class LinearCrossEntropyLoss(_LinearLoss):
@@ -359,7 +375,8 @@ class LinearCrossEntropyLoss(_LinearLoss):
     Shapes are those of :class:`LinearLaboLoss`.
 
     Args:
-        weight, ignore_index, reduction, smoothing_support, z_loss: see :class:`LaboLoss`.
+        weight, ignore_index, reduction, smoothing_support, z_loss: see :class:`LaboLoss`. With a ``weight``, label
+            smoothing is not PyTorch's, which weighs the classes that it gives mass to as well.
         label_smoothing: the mass ε in [0, 1), spread over all K classes.
 
     Raises:
@@ -389,8 +406,9 @@ class LinearCrossEntropyLoss(_LinearLoss):
         target: Tensor,
         bias: Optional[Tensor] = None,
         token_weight: Optional[Tensor] = None,
+        divisor: Union[Tensor, float, None] = None,
     ) -> Tensor:
-        return self._linear_loss(hidden, weight, target, bias, token_weight)
+        return self._linear_loss(hidden, weight, target, bias, token_weight, divisor)
 
     def extra_repr(self) -> str:
         return f"label_smoothing={self.label_smoothing}, reduction={self.reduction!r}"

@@ -209,6 +209,11 @@ def test_what_cannot_be_doubled_is_named_in_one_line(build, model, batch):
     )
 
 
+def test_the_criterion_rdrop_has_no_warmup(build):
+    with pytest.raises(SystemExit, match="rdrop: --smoothing-warmup-steps must be 0, for this criterion is label smoo"):
+        build("rdrop", smoothing_warmup_steps=9)
+
+
 def test_a_task_that_calls_the_model_itself_is_refused_in_one_line(build, model, batch):
     with pytest.raises(SystemExit, match="--rdrop-alpha needs every batch twice, and this task calls the model by"):
         build("labo").compute_loss(model, model(**batch["net_input"]), batch)

@@ -65,6 +65,17 @@ def test_a_divisor_takes_the_place_of_the_tokens(soft):
             LaboLoss(reduction=reduction)(logits, target, divisor=37)
 
 
+@pytest.mark.parametrize("loss", [LinearLaboLoss, LinearCrossEntropyLoss])
+def test_a_divisor_of_a_linear_loss_takes_the_place_of_the_tokens(loss):
+    hidden, weight, target = draw(N, 4), draw(K, 4, seed=1), targets(N)
+    total = loss(reduction="sum")(hidden, weight, target)
+    for divisor in (37, torch.tensor(37)):
+        torch.testing.assert_close(loss()(hidden, weight, target, divisor=divisor), total / 37)
+    torch.testing.assert_close(loss()(hidden, weight, target, divisor=0), total)
+    with pytest.raises(ValueError, match="divisor needs reduction='mean'"):
+        loss(reduction="none")(hidden, weight, target, divisor=37)
+
+
 def targets(*shape, ignore=True):
     target = torch.randint(K, shape, generator=torch.Generator().manual_seed(1))
     if ignore:

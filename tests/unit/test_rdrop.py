@@ -13,10 +13,11 @@ from labo_fairseq.losses import (
     blockwise,
     focal_terms,
     fused_linear,
+    label_smoothing_log_posterior,
+    label_smoothing_terms,
     labo_terms,
     rdrop_divergence,
     rdrop_terms,
-    smoothed_terms,
 )
 from labo_fairseq.losses.label_smoothing import smoothing_over_others
 from labo_fairseq.losses.labo import LaboOptions, labo_terms_with
@@ -197,19 +198,35 @@ def test_shapes_that_do_not_fit(shape, targets, message):
         rdrop_divergence(torch.zeros(shape), torch.zeros(targets, dtype=torch.long))
 
 
+@pytest.mark.parametrize("over_others", [True, False])
 @pytest.mark.parametrize("epsilon", [0.0, 0.1, 0.9])
-def test_smoothed_terms_are_fairseqs_label_smoothing(epsilon):
+def test_label_smoothing_terms_are_those_of_its_equation(epsilon, over_others):
+    """Of fairseq's, which spares the target, and of PyTorch's."""
     logits, target = draw(6, 9)
     target = target.repeat(2)
     target[3] = -100
     z, y = logits.clone().requires_grad_(), logits.clone().requires_grad_()
-    mine = smoothed_terms(z, target, epsilon)
-    log_p, kept = y.log_softmax(-1), target != -100
-    label = torch.full_like(log_p, epsilon / 8).scatter(-1, target.clamp(min=0)[:, None], 1 - epsilon)
+    mine = label_smoothing_terms(z, target, epsilon, over_others)
+    log_p, kept, others = y.log_softmax(-1), target != -100, 8 if over_others else 9
+    of_target = 1 - epsilon + (0 if over_others else epsilon / 9)
+    label = torch.full_like(log_p, epsilon / others).scatter(-1, target.clamp(min=0)[:, None], of_target)
     expected = -(label * log_p).sum(-1)[kept]
     torch.autograd.backward([mine.loss.sum(), expected.sum()])
     torch.testing.assert_close(mine.loss[kept], expected)
     torch.testing.assert_close(z.grad, y.grad)
+
+
+@pytest.mark.parametrize("over_others", [True, False])
+def test_label_smoothing_and_its_inverse_mean_the_same(over_others):
+    """Where p minimizes the mean of the loss over y, the posterior of p is y; and the defaults of both fit."""
+    y = torch.tensor([0.7, 0.2, 0.1], dtype=torch.float64)
+    p = 0.8 * y + (0.1 * (1 - y) if over_others else 0.2 / 3)
+    z = p.log().repeat(3, 1).requires_grad_()
+    named = {"over_others": True} if over_others else {}
+    (label_smoothing_terms(z, torch.arange(3), 0.2, **named).loss * y).sum().backward()
+    torch.testing.assert_close(z.grad.sum(dim=0), torch.zeros(3, dtype=torch.float64))
+    posterior = label_smoothing_log_posterior(p.log(), 0.2, **named)
+    torch.testing.assert_close(posterior.exp(), 0.99 * y + 0.01 * p)
 
 
 def test_the_objective_is_half_of_the_papers():
