@@ -14,7 +14,7 @@ from fairseq.models.transformer import TransformerDecoderBase
 from torch import Tensor, nn
 
 from ..losses.fused_linear import linear_argmax, linear_labo_terms_with
-from ..losses.labo import LaboOptions, LaboTerms, labo_terms_with
+from ..losses.labo import LaboTerms, Objective, labo_terms_with
 from ..losses.rdrop import linear_rdrop_terms
 from .base import RegularizedConfig, RegularizedCriterion
 
@@ -42,7 +42,7 @@ class ProjectingCriterion(RegularizedCriterion):
         super().__init__(cfg, task)
         self.projection = FusedProjection() if cfg.fused_projection else None
 
-    def objective(self, k: int) -> LaboOptions:
+    def objective(self, k: int) -> Objective:
         """The options of the update that is being made, in a vocabulary of size ``k``."""
         raise NotImplementedError
 
@@ -51,20 +51,26 @@ class ProjectingCriterion(RegularizedCriterion):
         if layer is None:
             return super().forward(model, sample, reduce=reduce)
         if self.rdrop_alpha:
-            net_output, given = self.predict_twice(model, sample, features_only=True)
-        else:
-            net_output, given = model(**sample["net_input"], features_only=True), sample
-        hidden, target = self.get_output_and_target(model, net_output, given)
-        if self.rdrop_alpha:
-            target = target[: len(target) // 2]
-        options = self.objective(layer.weight.size(0))
-        projection = (hidden, layer.weight, target, self.padding_idx, layer.bias)
-        if self.rdrop_alpha:
-            summarize = partial(self.summarize_twice, *linear_rdrop_terms(options, self.rdrop_alpha, *projection))
-        else:
-            summarize = partial(self.summarize, linear_labo_terms_with(options, *projection))
+            return self._forward_twice_fused(layer, model, sample, reduce)
+        hidden, target = self.get_output_and_target(model, model(**sample["net_input"], features_only=True), sample)
+        objective = self.objective(layer.weight.size(0))
+        terms = linear_labo_terms_with(objective, hidden, layer.weight, target, self.padding_idx, layer.bias)
+        return self.summarize(terms, target, sample, reduce, partial(linear_argmax, hidden, layer.weight, layer.bias))
+
+    def _forward_twice_fused(
+        self, layer: nn.Linear, model: Any, sample: Dict[str, Any], reduce: bool
+    ) -> Tuple[Tensor, int, Dict[str, Any]]:
+        """:meth:`forward` with R-Drop."""
+        net_output, passes = self.predict_twice(model, sample, features_only=True)
+        hidden, target = self.get_output_and_target(model, net_output, passes)
+        target = target[: len(target) // 2]
+        terms, divergence = linear_rdrop_terms(
+            self.objective(layer.weight.size(0)),
+            *(self.rdrop_alpha, hidden, layer.weight, target, self.padding_idx, layer.bias),
+        )
         first = hidden[: len(target)]
-        return summarize(target, sample, reduce, lambda: linear_argmax(first, layer.weight, layer.bias))
+        likeliest = partial(linear_argmax, first, layer.weight, layer.bias)
+        return self.summarize_twice(terms, divergence, target, sample, reduce, likeliest)
 
     def get_terms(self, logits: Tensor, target: Tensor, sample: Dict[str, Any]) -> LaboTerms:
         return labo_terms_with(self.objective(logits.size(-1)), logits, target, self.padding_idx)

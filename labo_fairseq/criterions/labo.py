@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..losses.blockwise import Quantity
 from ..losses.label_smoothing import smoothing_over_others
-from ..losses.labo import LaboOptions, labo_log_posterior_with
+from ..losses.labo import LaboOptions, Objective, labo_log_posterior_with
 from .base import ENTROPY
 from .fused_projection import ProjectingConfig, ProjectingCriterion
 
@@ -60,7 +60,7 @@ class LaboLabelSmoothedCrossEntropyCriterion(ProjectingCriterion):
         super().check(cfg)
         LaboOptions(cfg.tau, cfg.alpha, cfg.rho)
 
-    def objective(self, k: int) -> LaboOptions:
+    def objective(self, k: int) -> Objective:
         return smoothing_over_others(self.eps, k) if self.warming_up else self.options
 
     @staticmethod

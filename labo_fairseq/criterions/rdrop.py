@@ -8,7 +8,7 @@ from fairseq.criterions import register_criterion
 from torch import Tensor
 
 from ..losses.label_smoothing import smoothing_over_others
-from ..losses.labo import LaboOptions
+from ..losses.labo import Objective
 from .fused_projection import ProjectingConfig, ProjectingCriterion
 from .posterior import smoothed_log_posterior
 
@@ -44,5 +44,5 @@ class RDropCriterion(ProjectingCriterion):
                 f"{cfg.smoothing_warmup_steps}"
             )
 
-    def objective(self, k: int) -> LaboOptions:
+    def objective(self, k: int) -> Objective:
         return smoothing_over_others(self.eps, k)

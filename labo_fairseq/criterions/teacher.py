@@ -42,11 +42,11 @@ class Teacher:
     @torch.no_grad()
     def probabilities(self, sample: Dict[str, Any]) -> Tensor:
         """The mean over the models, (sentences, positions, K), float32."""
-        each = (
+        predictions = (
             model.get_normalized_probs(model(**sample["net_input"]), log_probs=False, sample=sample)
             for model in self._models
         )
-        return reduce(Tensor.add_, each).div_(len(self._models))
+        return reduce(Tensor.add_, predictions).div_(len(self._models))
 
 
 def _load(path: str, task: Any) -> nn.Module:

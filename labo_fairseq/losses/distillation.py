@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .blockwise import TokenTerms, add_at_label, overwritable, predict, times, token_terms
-from .posterior import Odds, log_posterior_rows
+from .posterior import Odds, check_labels_had_part, log_posterior_rows
 
 
 def distillation_terms(
@@ -58,10 +58,7 @@ def distillation_log_posterior(logits: Tensor, teacher: Tensor, alpha: float = 0
         ValueError: an option out of range, α = 1, which leaves nothing of the labels, or shapes that do not fit.
     """
     check_alpha(alpha)
-    if alpha == 1:
-        raise ValueError(
-            "alpha must be < 1, got 1: labels had no part in such a training, and nothing can be told of them"
-        )
+    check_labels_had_part(alpha)
     _check_shapes(logits, teacher)
     return log_posterior_rows(partial(_odds, alpha=alpha), logits, teacher)
 

@@ -25,7 +25,7 @@ from .blockwise import (
     targets_and_mask,
     whole_gradient,
 )
-from .labo import ADAPTIVE, LaboOptions, LaboTerms, labo_kernel, labo_terms_with
+from .labo import ADAPTIVE, LaboOptions, LaboTerms, Objective, labo_kernel, labo_terms_with
 
 # Logits in a chunk: enough rows to keep a matrix product busy, few beside those of a batch.
 _CHUNK_ELEMENTS = 1 << 23
@@ -58,7 +58,7 @@ def linear_labo_terms(
 
 
 def linear_labo_terms_with(
-    options: LaboOptions,
+    options: Objective,
     hidden: Tensor,
     weight: Tensor,
     target: Tensor,

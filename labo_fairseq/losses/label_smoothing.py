@@ -10,15 +10,15 @@ from typing import Optional
 from torch import Tensor
 
 from .blockwise import accumulator, check_classes
-from .labo import LaboTerms, UniformSmoothing, labo_log_posterior_with, labo_terms_with
+from .labo import LaboTerms, Objective, labo_log_posterior_with, labo_terms_with, uniform_smoothing
 
 
-def smoothing_over_others(epsilon: float, k: int) -> UniformSmoothing:
+def smoothing_over_others(epsilon: float, k: int) -> Objective:
     """fairseq's label smoothing, which spreads ``epsilon`` over the K − 1 classes other than the target.
 
     Eq. 1 spreads α over all K classes: its α is the larger one.
     """
-    return UniformSmoothing(epsilon * k / max(k - 1, 1))
+    return uniform_smoothing(epsilon * k / max(k - 1, 1))
 
 
 def label_smoothing_terms(
@@ -40,7 +40,7 @@ def label_smoothing_terms(
         ValueError: an option out of range, shapes that do not fit, or fewer than two classes.
     """
     epsilon = check_smoothing(label_smoothing)
-    options = smoothing_over_others(epsilon, logits.size(-1)) if over_others else UniformSmoothing(epsilon)
+    options = smoothing_over_others(epsilon, logits.size(-1)) if over_others else uniform_smoothing(epsilon)
     return labo_terms_with(options, logits, target, ignore_index)
 
 
@@ -80,7 +80,7 @@ def label_smoothing_log_posterior(logits: Tensor, label_smoothing: float = 0.1, 
     epsilon = label_smoothing * k / (k - 1) if over_others else label_smoothing
     if epsilon >= 1:
         raise ValueError(f"label_smoothing must be < {(k - 1) / k:g} with {k} classes, got {label_smoothing}")
-    return labo_log_posterior_with(UniformSmoothing(epsilon), logits)
+    return labo_log_posterior_with(uniform_smoothing(epsilon), logits)
 
 
 def check_smoothing(epsilon: float) -> float:

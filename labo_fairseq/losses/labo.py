@@ -35,11 +35,11 @@ from .blockwise import (
     predict,
     rows_and_mask,
 )
-from .posterior import Odds, entropy_of, log_posterior_rows
+from .posterior import Odds, check_labels_had_part, entropy_of, log_posterior_rows
 
 
 def _block(
-    z: Tensor, label: Tensor, support: Optional[Tensor] = None, *, options: "LaboOptions", with_grad: bool
+    z: Tensor, label: Tensor, support: Optional[Tensor] = None, *, options: "Objective", with_grad: bool
 ) -> Tuple[List[Tensor], Optional[Tensor]]:
     """The formula: the fields of :class:`LaboTerms` and ∂R/∂z of logits (n, K)."""
     x, p, log_s, nll, entropy = predict(z, label)  # x = z − max z, log_s = lse(x)
@@ -72,8 +72,36 @@ class LaboTerms(NamedTuple):
 
 
 @dataclass(frozen=True)
-class LaboOptions:
-    """The options of the objective, checked once.
+class Objective:
+    """What R is made of: the options of LABO, or what they become in a case of it. Nothing is checked here."""
+
+    tau: float
+    alpha: Union[str, float]
+    rho: float = 0.5
+    z_loss: float = 0.0
+
+    @property
+    def fixed_alpha(self) -> Optional[float]:
+        """α as a number, or None where it is adaptive."""
+        return None if isinstance(self.alpha, str) else self.alpha
+
+    def mass(self, entropy: Tensor, k: int) -> Tensor:
+        """α of tokens whose prediction has the entropy (n,), in a vocabulary of size ``k``."""
+        fixed = self.fixed_alpha
+        return 1 - self.rho * entropy / math.log(k) if fixed is None else torch.full_like(entropy, fixed)
+
+
+def uniform_smoothing(epsilon: float, z_loss: float = 0.0) -> Objective:
+    """Label smoothing as a case of LABO (Remark 3): ``P*`` is uniform, which is τ = ∞, and α is the mass ε.
+
+    Smoothing that spares the target class has the mass ε·K/(K − 1), which may be above 1.
+    """
+    return Objective(math.inf, epsilon, z_loss=z_loss)
+
+
+@dataclass(frozen=True)
+class LaboOptions(Objective):
+    """The options of LABO, checked once.
 
     Args:
         tau: temperature τ = β/α > 0 of the smoothing distribution ``P* = softmax(z/τ)``.
@@ -87,8 +115,6 @@ class LaboOptions:
 
     tau: float = 1.25
     alpha: Union[str, float] = ADAPTIVE
-    rho: float = 0.5
-    z_loss: float = 0.0
 
     def __post_init__(self) -> None:
         if not (0 < self.tau < math.inf):
@@ -105,27 +131,6 @@ class LaboOptions:
         if not 0 <= alpha <= 1:
             raise ValueError(f"alpha must be 'adaptive' or a number in [0, 1], got {self.alpha}")
         object.__setattr__(self, "alpha", alpha)
-
-    @property
-    def fixed_alpha(self) -> Optional[float]:
-        """α as a number, or None where it is adaptive."""
-        return None if isinstance(self.alpha, str) else self.alpha
-
-    def mass(self, entropy: Tensor, k: int) -> Tensor:
-        """α of tokens whose prediction has the entropy (n,), in a vocabulary of size ``k``."""
-        fixed = self.fixed_alpha
-        return 1 - self.rho * entropy / math.log(k) if fixed is None else torch.full_like(entropy, fixed)
-
-
-class UniformSmoothing(LaboOptions):
-    """Label smoothing as a case of LABO (Remark 3): ``P*`` is uniform, which is τ = ∞, and α is the mass ε.
-
-    Smoothing that spares the target class has the mass ε·K/(K − 1), which may be above 1.
-    """
-
-    def __init__(self, epsilon: float, z_loss: float = 0.0) -> None:
-        for name, value in (("tau", math.inf), ("alpha", epsilon), ("rho", 0.5), ("z_loss", z_loss)):
-            object.__setattr__(self, name, value)
 
 
 def labo_terms(
@@ -157,7 +162,7 @@ def labo_terms(
 
 
 def labo_terms_with(
-    options: LaboOptions,
+    options: Objective,
     logits: Tensor,
     target: Tensor,
     ignore_index: Optional[int] = -100,
@@ -210,19 +215,16 @@ def labo_log_posterior(
     return labo_log_posterior_with(LaboOptions(tau, alpha, rho), logits)
 
 
-def labo_log_posterior_with(options: LaboOptions, logits: Tensor, support: Optional[Tensor] = None) -> Tensor:
+def labo_log_posterior_with(options: Objective, logits: Tensor, support: Optional[Tensor] = None) -> Tensor:
     """:func:`labo_log_posterior` of options that are checked already; ``support`` is that of the training."""
-    alpha = options.fixed_alpha
-    if alpha is not None and alpha >= 1:
-        raise ValueError(
-            "alpha must be < 1, got 1: labels had no part in such a training, and nothing can be told of them"
-        )
+    if options.fixed_alpha is not None:
+        check_labels_had_part(options.fixed_alpha)
     beside = () if support is None else (support.expand(logits.shape),)
     return log_posterior_rows(partial(_odds, options=options), logits, *beside)
 
 
 def labo_kernel(
-    options: LaboOptions, logits: Tensor, plain: bool = False, usual_scale: Optional[Tensor] = None
+    options: Objective, logits: Tensor, plain: bool = False, usual_scale: Optional[Tensor] = None
 ) -> RowKernel:
     """What computes the objective of logits on this device and of this dtype.
 
@@ -244,7 +246,7 @@ def _has_triton() -> bool:
     return importlib.util.find_spec("triton") is not None
 
 
-def _odds(odds: Odds, support: Optional[Tensor] = None, *, options: LaboOptions) -> Tensor:
+def _odds(odds: Odds, support: Optional[Tensor] = None, *, options: Objective) -> Tensor:
     """s·(p − α·P*), (n, K)."""
     fixed = options.fixed_alpha
     alpha = options.mass(entropy_of(odds), odds.x.size(-1)) if fixed is None else torch.full_like(odds.s, fixed)

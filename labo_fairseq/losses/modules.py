@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from .blockwise import accumulator
 from .fused_linear import linear_labo_terms_with
 from .label_smoothing import check_smoothing
-from .labo import ADAPTIVE, LaboOptions, UniformSmoothing, labo_log_posterior_with, labo_terms_with
+from .labo import ADAPTIVE, LaboOptions, Objective, labo_log_posterior_with, labo_terms_with, uniform_smoothing
 
 
 class _TokenLoss(nn.Module):
@@ -24,7 +24,7 @@ class _TokenLoss(nn.Module):
         reduction: str,
         weight: Optional[Tensor],
         smoothing_support: Optional[Tensor],
-        smoothing: UniformSmoothing,
+        smoothing: Objective,
     ) -> None:
         super().__init__()
         if reduction not in ("mean", "sum", "none"):
@@ -47,12 +47,12 @@ class _TokenLoss(nn.Module):
         return self._smoothing.alpha
 
     @property
-    def options(self) -> LaboOptions:
+    def options(self) -> Objective:
         """Those of the objective at this moment."""
         raise NotImplementedError
 
     @property
-    def _last_options(self) -> LaboOptions:
+    def _last_options(self) -> Objective:
         """Those that the last update was made with."""
         return self.options
 
@@ -179,18 +179,18 @@ class LaboLoss(_TokenLoss):
         smoothing_support: Optional[Tensor] = None,
         z_loss: float = 0.0,
     ) -> None:
-        smoothing = UniformSmoothing(check_smoothing(label_smoothing), z_loss)
+        smoothing = uniform_smoothing(check_smoothing(label_smoothing), z_loss)
         super().__init__(ignore_index, reduction, weight, smoothing_support, smoothing)
         self._labo = LaboOptions(tau, alpha, rho, z_loss)
         self.updates = 0
         self.warmup_steps = warmup_steps
 
     @property
-    def options(self) -> LaboOptions:
+    def options(self) -> Objective:
         return self._smoothing if self.warming_up else self._labo
 
     @property
-    def _last_options(self) -> LaboOptions:
+    def _last_options(self) -> Objective:
         return self._smoothing if self.warmup_steps and self.updates <= self.warmup_steps else self._labo
 
     @property
@@ -392,11 +392,11 @@ class LinearCrossEntropyLoss(_LinearLoss):
         smoothing_support: Optional[Tensor] = None,
         z_loss: float = 0.0,
     ) -> None:
-        smoothing = UniformSmoothing(check_smoothing(label_smoothing), z_loss)
+        smoothing = uniform_smoothing(check_smoothing(label_smoothing), z_loss)
         super().__init__(ignore_index, reduction, weight, smoothing_support, smoothing)
 
     @property
-    def options(self) -> LaboOptions:
+    def options(self) -> Objective:
         return self._smoothing
 
     def forward(

@@ -68,6 +68,14 @@ def entropy_of(odds: Odds) -> Tensor:
     return odds.s.log() - (odds.e * odds.x).sum(dim=-1, keepdim=True) / odds.s
 
 
+def check_labels_had_part(alpha: float) -> None:
+    """ValueError where the mass α of what is not the label was all."""
+    if alpha >= 1:
+        raise ValueError(
+            f"alpha must be < 1, got {alpha:g}: labels had no part in such a training, and nothing can be told of them"
+        )
+
+
 def log_posterior_rows(block: Callable[..., Tensor], logits: Tensor, *beside: Tensor) -> Tensor:
     """log y, of the shape of the logits.
 

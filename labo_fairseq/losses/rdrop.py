@@ -35,7 +35,7 @@ from .blockwise import (
     write_scaled,
 )
 from .fused_linear import as_multiplied, linear_terms
-from .labo import LaboOptions, LaboTerms, labo_kernel, labo_terms_with
+from .labo import LaboTerms, Objective, labo_kernel, labo_terms_with
 
 Terms = TypeVar("Terms", bound=Any)  # a named tuple, the loss among its fields
 
@@ -89,7 +89,7 @@ def rdrop_terms(
 
 
 def linear_rdrop_terms(
-    options: LaboOptions,
+    options: Objective,
     alpha: float,
     hidden: Tensor,
     weight: Tensor,

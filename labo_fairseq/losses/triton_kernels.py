@@ -29,7 +29,7 @@ from torch import Tensor
 from triton.language.extra import libdevice
 
 from .blockwise import Block, Rows
-from .labo import LARGE_TAU, LaboOptions, LaboTerms
+from .labo import LARGE_TAU, LaboTerms, Objective
 
 # Columns of a step of the gradient, as many as do on an H200; long rows take more, of more threads, for fewer of them
 # are in cache at a time.
@@ -261,7 +261,7 @@ class TritonKernel:
         usual_scale: (), see :class:`.blockwise.BlockKernel`; None is 1.
     """
 
-    options: LaboOptions
+    options: Objective
     block: Block
     usual_scale: Optional[Tensor] = None
     fields: ClassVar[int] = len(LaboTerms._fields)

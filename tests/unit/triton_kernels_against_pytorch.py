@@ -8,7 +8,7 @@ import torch
 
 from labo_fairseq.losses import triton_kernels
 from labo_fairseq.losses.blockwise import Rows, differentiable_terms
-from labo_fairseq.losses.labo import LaboOptions, UniformSmoothing, labo_kernel
+from labo_fairseq.losses.labo import LaboOptions, labo_kernel, uniform_smoothing
 from labo_fairseq.losses.triton_kernels import TritonKernel
 
 DEVICE = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
@@ -70,7 +70,7 @@ def test_any_shape(n, k, alpha):
 def test_label_smoothing(monkeypatch, block, z_loss, epsilon):
     """τ = ∞; the mass of smoothing that spares the target may be above 1."""
     monkeypatch.setattr(triton_kernels, "_MAX_BLOCK", block)
-    options = UniformSmoothing(epsilon, z_loss)
+    options = uniform_smoothing(epsilon, z_loss)
     for k in (2, 3, 128, 129, 1000):
         check_options(options, *draw(3, k))
     logits, target = draw(4, 333)
@@ -87,7 +87,7 @@ def test_label_smoothing_of_masked_classes():
     logits, target = draw(3, 40)
     logits[:, 7] = -math.inf
     z = logits.clone().requires_grad_()
-    loss = terms_of(z, target, options=UniformSmoothing(0.1))[0]
+    loss = terms_of(z, target, options=uniform_smoothing(0.1))[0]
     loss.sum().backward()
     assert (loss > 1e30).all()
     torch.testing.assert_close(z.grad[:, 7], torch.full((3,), -0.1 / 40) - 0.9 * (target == 7))
