@@ -47,7 +47,7 @@ from ..files import configs
 from ..yaml_files import check_keys, check_list, load_yaml
 from .config import Config
 from .kinds import KINDS, TRANSLATION, Kind, Subject
-from .run_directory import differences
+from .run_directory import as_written_today, differences
 
 _KEYS = ("methods", "seeds", "settings", "teachers", "hours")
 _TOP = ("title", "baseline", "grid")
@@ -192,7 +192,7 @@ def result_of(job: Job, root: Path) -> Optional[RunResult]:
     differing = [
         # where the teachers lie is not a setting of the method
         name
-        for name in differences(_config_of(job), result.settings["config"])
+        for name in differences(_config_of(job), as_written_today(result.settings)["config"])
         if name != "criterion.teacher_path"
     ]
     if differing:

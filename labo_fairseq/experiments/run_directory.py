@@ -39,7 +39,7 @@ def claim(folder: Path, settings: Dict[str, Any]) -> None:
         return
     theirs = read_json(path)
     theirs.setdefault("files", mine["files"])  # a run of a version that did not write them down
-    differing = sorted(differences(mine, theirs))
+    differing = sorted(differences(mine, as_written_today(theirs)))
     if differing:
         raise UserError(
             f"{folder} holds a run with another {', '.join(differing)}: choose another folder or name, "
@@ -64,6 +64,19 @@ def _delete(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def as_written_today(settings: Dict[str, Any]) -> Dict[str, Any]:
+    """The settings of a run as this version writes them.
+
+    Where the last checkpoint is scored, version 0.1 and the first of 0.2 named the nll as what the best goes by.
+    """
+    config = settings.get("config", {})
+    checkpoint = config.get("checkpoint", {})
+    if not isinstance(checkpoint, dict) or checkpoint.get("best_checkpoint_metric") != "nll_loss":
+        return settings
+    kept = {name: value for name, value in checkpoint.items() if name != "best_checkpoint_metric"}
+    return {**settings, "config": {**config, "checkpoint": kept}}
 
 
 def differences(mine: Any, theirs: Any, name: str = "") -> List[str]:
