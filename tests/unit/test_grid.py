@@ -66,6 +66,16 @@ def test_every_shipped_grid_is_tested():
     }
 
 
+def test_table_3_regularizes_each_network_as_its_authors_do():
+    runs = [job for job in load_grid("table3").jobs if job.method == "tf_reg" and job.corpus == "cifar100"]
+    names = ("alpha", "temperature", "weight")
+    criteria = [(job.direction, job.subject.config("tf_reg", 1, job.settings)["criterion"]) for job in runs]
+    assert {(network, *(criterion[name] for name in names)) for network, criterion in criteria} == {
+        ("resnet18", 0.1, 20.0, 0.1),
+        ("mobilenetv2", 0.95, 40.0, 0.0095),
+    }
+
+
 def test_multi30k_begins_with_what_matters_most():
     names = [f"{job.direction} {job.name}" for job in load_grid("multi30k").jobs[:6]]
     assert names == [f"de-en {method}-seed{seed}" for method in ("ls", "labo") for seed in (1, 2, 3)]
