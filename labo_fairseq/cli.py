@@ -486,7 +486,7 @@ def _compare(args: argparse.Namespace) -> None:
     from .evaluation.significance import render
     from .experiments.kinds import kind_of
 
-    compared = kind_of(args.folders[0]).compare(args.folders, args.test, args.metrics, args.samples)
+    compared = kind_of(args.folders).compare(args.folders, args.test, args.metrics, args.samples)
     print(json.dumps([line.to_json() for line in compared], indent=2) if args.json else render(compared))
 
 
@@ -538,7 +538,7 @@ def _add_report(commands) -> None:
 def _report(args: argparse.Namespace) -> None:
     from .experiments.kinds import kind_of
 
-    path, tables = kind_of(args.folders[0]).report(args.folders, args.out)
+    path, tables = kind_of(args.folders).report(args.folders, args.out)
     print(f"{'report':<10}{path}")
     if tables:
         print("\n\n".join(table.text() for table in tables))

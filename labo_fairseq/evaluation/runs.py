@@ -195,8 +195,22 @@ class Run(RunFolder):
         }
 
 
+def is_image_run(folder: Path) -> bool:
+    """Whether ``folder`` holds a finished run on images.
+
+    Raises:
+        UserError: its result is damaged.
+    """
+    path = folder / "result.json"
+    value: Any = read_json(path) if path.is_file() else None
+    for key in ("settings", "config", "dataset"):
+        value = value.get(key) if isinstance(value, dict) else None
+    # in fairseq's configurations "dataset" is a group of settings
+    return isinstance(value, str)
+
+
 def load_run(folder: Path) -> Run:
-    """The finished run in ``folder``.
+    """The finished translation run in ``folder``.
 
     Raises:
         UserError: there is none, or its data is not what it was trained on.
@@ -204,6 +218,8 @@ def load_run(folder: Path) -> Run:
     path = folder / "result.json"
     if not path.exists():
         raise UserError(f"no finished run in {folder}: its {path.name} is not there")
+    if is_image_run(folder):
+        raise UserError(f"{folder} holds a run on images: this command is for translation runs")
     result = TranslationResult.read(path)
     settings = result.settings
     data = Prepared((folder / result.data).resolve())
@@ -213,17 +229,17 @@ def load_run(folder: Path) -> Run:
 
 
 def newest_run(folder: Path) -> Run:
-    """The run below ``folder`` (or ``folder`` itself) that was completed last.
+    """The translation run below ``folder`` (or ``folder`` itself) that was completed last.
 
     Raises:
         UserError: there is none.
     """
-    results = sorted(folder.rglob("result.json"), key=lambda path: path.stat().st_mtime)
-    if not results:
-        raise UserError(
-            f"no finished run in {folder}: train one with 'labo-fairseq run bible de-en', or name its folder"
-        )
-    return load_run(results[-1].parent)
+    results = sorted(folder.rglob("result.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for place in (path.parent for path in results):
+        # runs on images may lie beside it; one that is named is refused with the reason
+        if place == folder or not is_image_run(place):
+            return load_run(place)
+    raise UserError(f"no finished run in {folder}: train one with 'labo-fairseq run bible de-en', or name its folder")
 
 
 def direction_of(run: Run, source: str = "") -> Pair:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..evaluation.metrics import Score
-from ..evaluation.runs import Evaluation, RunFolder, RunResult, TrainingCost, read_json, read_scores
+from ..evaluation.runs import Evaluation, RunFolder, RunResult, TrainingCost, is_image_run, read_scores
 from ..images.settings import Settings
 
 TEST = "test"  # the name of the test set
@@ -95,15 +95,6 @@ class ImageRun(RunFolder):
         """Logits (N, K), float32, and labels (N,) of ``"valid"`` or ``"test"``."""
         with np.load(self.folder / "predictions.npz") as saved:
             return torch.from_numpy(saved[f"{split}_logits"]), torch.from_numpy(saved[f"{split}_labels"])
-
-
-def is_image_run(folder: Path) -> bool:
-    """Whether ``folder`` holds a finished run on images."""
-    path = folder / "result.json"
-    if not path.is_file():
-        return False
-    # in fairseq's configurations "dataset" is a group of settings
-    return isinstance(read_json(path).get("settings", {}).get("config", {}).get("dataset"), str)
 
 
 def load_image_run(folder: Path) -> ImageRun:
