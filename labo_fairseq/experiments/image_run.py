@@ -74,6 +74,8 @@ def run_images(
     data = load_images(dataset, config, archive_dir)
     run = ImageRun(folder, config, data.files)
     _build(run, data)  # says what is wrong with its settings before anything is written
+    if fresh or not (folder / "settings.json").exists():
+        data.check()
     with locked(folder):
         refuse_foreign(folder)
         if fresh:

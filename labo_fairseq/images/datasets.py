@@ -22,7 +22,7 @@ from ..data.archives import Archive, archive_folder, cache_folder, fetch, fetch_
 from ..data.corpora.declaration import parse_hours
 from ..errors import UserError
 from ..files import configs, digest_of, shipped_datasets
-from .files import ImageFiles, list_classes, list_images
+from .files import ImageFiles, check_images, list_classes, list_images
 from .randomness import Draws
 
 #: of the images that are drawn for validation: all runs and methods have the same
@@ -120,6 +120,16 @@ class ImageData(NamedTuple):
         sets = (self.train, self.valid, self.test)
         few = [each and each.subset(spread(each.labels, size)) for each, size in zip(sets, (train, others, others))]
         return ImageData(few[0], few[1], few[2], self.classes, self.files)  # type: ignore[arg-type]
+
+    def check(self) -> None:
+        """See that all images can be read.
+
+        Raises:
+            UserError: one cannot, see :func:`check_images`.
+        """
+        files = [images.paths for images in (self.train, self.valid, self.test) if isinstance(images, ImageFiles)]
+        if files:
+            check_images([path for paths in files for path in paths])
 
 
 def load_declaration(name: str) -> Declaration:

@@ -8,6 +8,7 @@ from typing import Any, List, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from ..errors import UserError
 from .randomness import Draws, generator_at
@@ -16,6 +17,10 @@ ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".w
 
 _SCALE, _RATIO = (0.08, 1.0), (3 / 4, 4 / 3)  # of random crops: share of the area, width by height
 _TRIES = 10
+
+# the names of the images are part of the settings of a run
+_REMEDY = "replace it with another image of that name, or delete it and start over with --fresh"
+_CHECKED = 64  # images that a thread checks at a time
 
 
 class ImageFiles:
@@ -93,7 +98,25 @@ def decode(path: Path) -> Any:
         if isinstance(error, MemoryError):
             raise
         reason = str(error).split("\n")[0] or type(error).__name__
-        raise UserError(f"{path} cannot be read as an image ({reason}): replace or delete it") from None
+        raise UserError(f"{path} cannot be read as an image ({reason}): {_REMEDY}") from None
+
+
+def check_images(paths: Sequence[Path]) -> None:
+    """Decode all of them once, so that what is damaged is told before a training and not hours into it.
+
+    Raises:
+        UserError: see :func:`decode`.
+    """
+
+    def check(some: Sequence[Path]) -> int:
+        for path in some:
+            decode(path)
+        return len(some)
+
+    parts = [paths[start : start + _CHECKED] for start in range(0, len(paths), _CHECKED)]
+    with ThreadPoolExecutor(os.cpu_count()) as pool, tqdm(total=len(paths), desc="check", unit="image") as bar:
+        for number in pool.map(check, parts):
+            bar.update(number)
 
 
 def _eight_bits(image: Any) -> Any:

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from labo_fairseq.errors import UserError
+from labo_fairseq.experiments.image_run import run_images
 from labo_fairseq.files import shipped_datasets
 from labo_fairseq.images.datasets import (
     DATA,
@@ -390,7 +391,7 @@ def test_what_is_no_image_is_refused_in_one_line(tmp_path):
         "huge.png": png(30_000, 30_000, 8, b""),  # gigabytes out of a few bytes
     }.items():
         (tmp_path / name).write_bytes(wrong)
-        with pytest.raises(UserError, match=r"cannot be read as an image .*: replace or delete it") as caught:
+        with pytest.raises(UserError, match=r"cannot be read as an image .*: replace it .* --fresh") as caught:
             decode(tmp_path / name)
         assert str(tmp_path / name) in str(caught.value)
         assert "\n" not in str(caught.value)
@@ -428,6 +429,15 @@ def test_folders_of_classes_are_read(tmp_path):
     declaration = load_declaration("imagenet")
     assert load_data(declaration, {**settings, "validation": 0}, tmp_path).valid is None
     assert len(load_data(declaration, {**settings, "validation": 2}, tmp_path).valid) == 2
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_a_damaged_image_is_told_before_the_training(tmp_path, split):
+    place = folders(tmp_path / "data")
+    (place / split / "bee" / "2.png").write_bytes(b"no image")
+    with pytest.raises(UserError, match=r"2\.png cannot be read as an image"):
+        run_images(tmp_path / "run", "folders", "resnet18", "ls", 1, [], smoke=True, archive_dir=place)
+    assert not (tmp_path / "run").exists()
 
 
 def test_wrong_folders_are_refused(tmp_path):
