@@ -199,14 +199,18 @@ def chosen_variants(runs: Dict[str, List[ImageRun]]) -> Dict[str, str]:
     return {method: variant for method, (_, variant) in best.items()}
 
 
-def tuned(title: str, runs: Dict[str, Dict[int, ImageRun]], baseline: str) -> Table:
+def tuned(title: str, runs: Dict[str, Dict[int, ImageRun]], baseline: str) -> Optional[Table]:
     """Accuracy of the variant of every method that validation chose, tested against that of the baseline's method.
+
+    None where there are no validation images to choose on.
 
     Args:
         runs: variant → seed → finished run.
         baseline: a variant of the method that the others are compared with.
     """
     chosen = chosen_variants({variant: list(seeds.values()) for variant, seeds in runs.items()})
+    if not chosen:
+        return None
     sums = {
         (variant, seed): image_statistics(runs[variant][seed], ACCURACY)
         for variant in chosen.values()
@@ -225,7 +229,10 @@ def tuned(title: str, runs: Dict[str, Dict[int, ImageRun]], baseline: str) -> Ta
             against = str(Difference.of_samples(shared, theirs, mine))
         accuracies = [float(sampled[variant, seed][0]) for seed in seeds]
         rows.append((method, variant, str(len(seeds)), _spread(accuracies), against))
-    return Table(title, ("method", "chosen", "seeds", ACCURACY, f"Δ to {base}"), rows)
+    # without a finished run of the baseline there is nothing to differ from
+    shown = 5 if base else 4
+    header = ("method", "chosen", "seeds", ACCURACY, f"Δ to {base}")
+    return Table(title, header[:shown], [row[:shown] for row in rows])
 
 
 def _spread(values: Sequence[float]) -> str:

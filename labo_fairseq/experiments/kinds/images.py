@@ -117,6 +117,7 @@ class Images(Kind):
         tables = []
         for title, variants in groups.items():
             if len({run.method for seeds in variants.values() for run in seeds.values()}) < len(variants):
-                tables.append(tuned(f"{title}, hyper-parameters chosen on validation images", variants, baseline))
+                chosen = tuned(f"{title}, hyper-parameters chosen on validation images", variants, baseline)
+                tables += [chosen] if chosen else []
             tables.append(all_scores(f"{title}, all scores", variants, baseline))
         return tables

@@ -1,0 +1,52 @@
+"""The tables of a grid of images, made of results that no training made."""
+
+import numpy as np
+import pytest
+
+from labo_fairseq.evaluation.metrics import Score
+from labo_fairseq.experiments.image_result import ImageCost, ImageEvaluation, ImageResult, ImageRun
+from labo_fairseq.experiments.image_scores import ACCURACY, tuned
+from labo_fairseq.experiments.kinds import IMAGES, GridRun
+from labo_fairseq.files import write_json
+
+IMAGES_OF_A_SET = 40
+
+
+def finished_run(folder, method, valid_accuracy=None, accuracy=50.0):
+    """A run with that share of right test images; without validation images where ``valid_accuracy`` is None."""
+    labels = np.zeros(IMAGES_OF_A_SET, dtype=np.int64)
+    logits = np.zeros((IMAGES_OF_A_SET, 2), dtype=np.float32)
+    right = int(accuracy * IMAGES_OF_A_SET / 100)
+    logits[:right, 0], logits[right:, 1] = 1, 1
+    folder.mkdir(parents=True)
+    np.savez(folder / "predictions.npz", test_logits=logits, test_labels=labels)
+    run = ImageRun(folder, {"criterion": {"name": method}, "dataset": "x"}, {})
+    validation = [] if valid_accuracy is None else [Score(ACCURACY, valid_accuracy, "")]
+    tests = {"test": [Score(ACCURACY, accuracy, "n:40"), Score("NLL", 0.5, "unit:nats|n:40")]}
+    evaluation = ImageEvaluation("checkpoint_best.pt", tests, 1, None, validation)
+    cost = ImageCost(1.0, 10, 1.0, 100, "CPU", {})
+    write_json(run.result, ImageResult(run.settings(), {}, cost, evaluation, ["a", "b"]).to_json())
+    return run
+
+
+@pytest.fixture
+def make(tmp_path):
+    return lambda name, *values: finished_run(tmp_path / name, *values)
+
+
+def test_without_validation_images_nothing_is_chosen(make):
+    runs = {"labo": make("labo", "labo"), "labo-tau2.0": make("labo-tau2.0", "labo")}
+    assert tuned("x", {variant: {1: run} for variant, run in runs.items()}, "labo") is None
+    done = [GridRun("x resnet18", variant, 1, run) for variant, run in runs.items()]
+    assert [table.caption.split(";")[0] for table in IMAGES.more_tables(done, "labo")] == ["x resnet18, all scores"]
+
+
+def test_a_baseline_that_is_not_finished_is_no_column(make):
+    runs = {"labo": {1: make("labo", "labo", 40.0)}, "labo-tau2.0": {1: make("labo-tau2.0", "labo", 60.0, 75.0)}}
+    table = tuned("x", runs, "ls")
+    assert table.header == ("method", "chosen", "seeds", ACCURACY)
+    assert list(table.rows) == [("labo", "labo-tau2.0", "1", "75.000")]
+    runs["ls"] = {1: make("ls", "ls", 50.0)}
+    table = tuned("x", runs, "ls")
+    assert table.header[-1] == "Δ to ls"
+    assert [bool(row[-1]) for row in table.rows] == [True, False]
