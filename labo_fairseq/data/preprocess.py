@@ -4,7 +4,8 @@ Three passes over files, none of which is ever entirely in memory: tokenize and 
 
 Moses' rules and BPE need the square of a length in time, and a model has only so many positions: a line of a megabyte
 would take hours, or stop a training. Training pairs that are too long are left out, as Moses and fairseq leave them
-out; a set that scores are computed on is refused, for they need every line of it.
+out, and so are those with an empty side, which would teach a model to say nothing; a set that scores are computed on
+keeps these, and is refused with the others, for they need every line of it.
 """
 
 import shutil
@@ -89,7 +90,9 @@ class Line(NamedTuple):
 def prepare(corpus: Corpus, recipe: Recipe, folder: Path) -> Prepared:
     """Prepare ``corpus`` in ``folder``, which is complete when this returns and absent if it does not.
 
-    Training pairs are cleaned, all others are kept: scores need every line of a test set.
+    Training pairs are cleaned, all others are kept: scores need every line of a test set. Those with an empty side take
+    part in all that is learnt and counted before the subwords, so that the files of corpora that are cleaned by
+    subwords do not depend on where they are left out.
 
     Raises:
         UserError: a language without Moses rules, a folder with files of the user's own, an empty split, a text too
@@ -117,10 +120,12 @@ def prepare(corpus: Corpus, recipe: Recipe, folder: Path) -> Prepared:
         counts = Counter()
         for split in splits:
             apply_bpe = partial(_apply_bpe, files.codes, recipe.clean if split in ("train", "valid") else None)
-            limits = split, recipe.languages, split not in corpus or split == "train"
-            lines = filter_by_length(
-                _read(first, split, recipe.languages), attrgetter("tokens"), excess_of_words, *limits
-            )
+            training = split not in corpus or split == "train"
+            limits = split, recipe.languages, training
+            lines = _read(first, split, recipe.languages)
+            if training:
+                lines = without_empty(lines, attrgetter("tokens"), split, recipe.languages)
+            lines = filter_by_length(lines, attrgetter("tokens"), excess_of_words, *limits)
             lines = mapped(apply_bpe, lines, recipe.workers, f"BPE {split}")
             lines = filter_by_length(lines, attrgetter("subwords"), excess_of_subwords, *limits)
             counts += write_pairs(((split, line) for line in lines), files, recipe.languages)
@@ -231,6 +236,19 @@ def filter_by_length(
             raise UserError(f"line {number} of the {split} set has {too_long}: cut it into sentences")
     if left_out:
         tqdm.write(f"{split}: {left_out} pairs left out as too long, the first with {first}", file=sys.stderr)
+
+
+def without_empty(items: Iterable[Item], sides: Callable[[Item], Pair], split: str, languages: Pair) -> Iterator[Item]:
+    """``items`` of which no side is blank; a line on stderr says how many were left out."""
+    left_out, first = 0, ""
+    for number, item in enumerate(items, 1):
+        blank = [language for language, side in zip(languages, sides(item)) if not side.strip()]
+        if not blank:
+            yield item
+            continue
+        left_out, first = left_out + 1, first or f"pair {number} ({', '.join(blank)})"
+    if left_out:
+        tqdm.write(f"{split}: {left_out} pairs left out for an empty side, the first is {first}", file=sys.stderr)
 
 
 def write_pairs(lines: Iterable[Tuple[str, Line]], files: Prepared, languages: Pair) -> CounterType[str]:

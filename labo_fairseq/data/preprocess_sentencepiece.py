@@ -23,7 +23,15 @@ from ..files import atomic_directory, read_lines, write_lines
 from .binarize import binarize
 from .parallel_map import mapped
 from .prepared_corpus import Prepared
-from .preprocess import Line, excess_of_line, excess_of_subwords, filter_by_length, refuse_empty, write_pairs
+from .preprocess import (
+    Line,
+    excess_of_line,
+    excess_of_subwords,
+    filter_by_length,
+    refuse_empty,
+    without_empty,
+    write_pairs,
+)
 from .types import DEFAULT_SCORING, Corpus, DeclaredScoring, Pair
 
 #: languages with thousands of characters, of which the rarest are left out of the units, and with full-width ones
@@ -102,6 +110,8 @@ def prepare_sentencepiece(corpora: Dict[Pair, Corpus], recipe: SentencePieceReci
                 maximum = recipe.maximum if split not in tests else None
                 encode = partial(_encode, files.sentencepiece, maximum, recipe.keeps_forms)
                 lines: Iterable[Line] = mapped(encode, pairs, recipe.workers, f"SentencePiece {name}")
+                if split == "train" or maximum is not None or (split == "valid" and recipe.validation_every):
+                    lines = without_empty(lines, attrgetter("subwords"), name, direction)
                 lines = filter_by_length(
                     lines, attrgetter("subwords"), excess_of_subwords, name, direction, split == "train"
                 )
@@ -180,7 +190,7 @@ def _encode(path: Path, maximum: Optional[int], keeps_forms: bool, pairs: List[P
     lines = []
     for pair in pairs:
         source, target = (model.encode(spaces_only(text) if keeps_forms else text, out_type=str) for text in pair)
-        if maximum is None or all(1 <= len(side) <= maximum for side in (source, target)):
+        if maximum is None or max(len(source), len(target)) <= maximum:
             lines.append(Line(pair, subwords=(" ".join(source), " ".join(target))))
     return lines
 

@@ -22,6 +22,7 @@ from labo_fairseq.cli import main
 from labo_fairseq.data.corpora import load_corpus
 from labo_fairseq.data.corpora.declaration import load_declaration
 from labo_fairseq.data.prepared_corpus import Prepared
+from labo_fairseq.data.preprocess import Recipe, prepare
 from labo_fairseq.data.preprocess_sentencepiece import SentencePieceRecipe, prepare_sentencepiece
 from labo_fairseq.errors import UserError
 from labo_fairseq.experiments import sizing
@@ -297,6 +298,24 @@ def test_a_text_that_gives_fewer_units_than_were_chosen(tmp_path, capsys):
     units = list(read_lines(data.folder / "dict.txt"))
     assert len(units) + 3 == int(most) < 500  # beside <unk>, <s> and </s>
     assert data.recipe == recipe.to_json()
+
+
+@pytest.mark.parametrize(("moses", "maximum"), [(True, None), (False, None), (False, 100)])
+def test_training_pairs_with_an_empty_side_are_left_out_and_counted(tmp_path, capsys, moses, maximum):
+    """Those cut out of the training text for validation, too; a test set keeps its lines."""
+    blank = [("Etwas.", ""), (" ", "Something."), ("\u3000", "")]
+    splits = {"train": [*PAIRS[:9], *blank, *PAIRS[9:]], "test": [*PAIRS[5:9], ("", "Nothing.")]}
+    if moses:
+        data = prepare(splits, Recipe("few", "de", "en", 50, validation_every=10), tmp_path / "data")
+    else:
+        recipe = SentencePieceRecipe("few", (("de", "en"),), 120, maximum, validation_every=10)
+        data = prepare_sentencepiece({("de", "en"): splits}, recipe, tmp_path / "data")
+    raw = {split: list(zip(*(read_lines(data.raw(split, side)) for side in ("de", "en")))) for split in data.pairs}
+    assert sorted(raw["train"] + raw["valid"]) == sorted(PAIRS)
+    shown = capsys.readouterr().err
+    assert "train: 2 pairs left out for an empty side, the first is pair 10 (de)" in shown
+    assert "valid: 1 pairs left out for an empty side, the first is pair 1 (en)" in shown
+    assert raw["test"] == splits["test"]
 
 
 def test_sets_that_repeat_training_pairs(tmp_path, monkeypatch, capsys):
