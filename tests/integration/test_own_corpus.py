@@ -178,6 +178,20 @@ BAD_DECLARATIONS = {
         "hours of cpu is 0: it must be a number above 0",
     ),
     "a name with a slash": ({"name": "a/b", "pairs": ["de-en"], "splits": SPLITS}, "the name 'a/b' must be letters"),
+    "a name that is a folder": ({"name": "..", "pairs": ["de-en"], "splits": SPLITS}, "the name '..' must be letters"),
+    "a test set outside": (
+        {"pairs": ["de-en"], "splits": {**SPLITS, "../../x": "a"}},
+        "the test set '../../x' must have a name of letters",
+    ),
+    "a test set in a folder": (
+        {"pairs": {"de-en": {**SPLITS, "news/2014": "a"}}},
+        "the test set 'news/2014' must have a name of letters",
+    ),
+    "a test set that is a number": (
+        {"pairs": ["de-en"], "splits": {**SPLITS, 2014: "a"}},
+        "the test set 2014 must have a name of letters",
+    ),
+    "splits that are a number": ({"pairs": ["de-en"], "splits": 5}, "5 is no set of KEY: VALUE"),
     "like nothing": ({"like": "x"}, "like 'x': choose from bible, iwslt14"),
     "splits and a cut": (
         {"pairs": ["de-en"], "splits": SPLITS, "text": "a", "cut": {"by": "en", "valid": 1, "test": 1}},

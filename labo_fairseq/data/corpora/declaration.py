@@ -23,7 +23,7 @@ MULTILINGUAL = "multilingual"
 #: the two splits that every training needs; all others are test sets
 TRAINING_SPLITS = ("train", "valid")
 
-_NAME = re.compile(r"[\w.-]+")
+_NAME = re.compile(r"\w[\w.-]*")  # of a corpus or a split, and so of folders and files
 _TOP = {"name", "like", "title", "archives", "pairs", "multilingual", "splits", "text", "cut"}
 _SECTIONS = {"preprocessing", "training", "scoring"}
 _FILES = {"file", "member", "reader", "columns", "first"}
@@ -212,7 +212,7 @@ def parse_declaration(content: Any, name: str, folder: Path, shipped: bool = Fal
     content = _with_inherited(content)
     name = content.get("name", name)
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise UserError(f"the name {name!r} must be letters, digits, '_', '-' and '.'")
+        raise UserError(f"the name {name!r} must be letters, digits, '_', '-' and '.', the first none of '-' and '.'")
     declared = content.get("archives", {})
     # the archives of another corpus, so that they are fetched once
     archives = _shipped_archives(declared) if isinstance(declared, str) else parse_archives(name, declared)
@@ -236,7 +236,7 @@ def parse_declaration(content: Any, name: str, folder: Path, shipped: bool = Fal
     texts = {}
     for pair in dict.fromkeys((*pairs, *multilingual)):
         splits = common if common is not None else _splits_of(declared_pairs, pair)
-        texts[pair] = {split: _parse_parts(part) for split, part in check_keys(splits, list(splits or ())).items()}
+        texts[pair] = {split: _parse_parts(part) for split, part in _check_names(splits).items()}
     preprocessing = _parse_preprocessing(content.get("preprocessing", {}))
     for pair, splits in texts.items():
         _check_splits(splits, pair, cut, preprocessing)
@@ -324,6 +324,17 @@ def _splits_of(pairs: Any, pair: Pair) -> Any:
     if pair not in declared:
         raise UserError(f"no splits: where does the text of {'-'.join(pair)} lie?")
     return declared[pair]
+
+
+def _check_names(splits: Any) -> Dict[str, Any]:
+    """``splits``, which must be a mapping whose keys can be the names of files."""
+    for name in check_keys(splits, splits if isinstance(splits, dict) else ()):
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise UserError(
+                f"the test set {name!r} must have a name of letters, digits, '_', '-' and '.', the first none of '-' "
+                "and '.'; write a number in quotation marks"
+            )
+    return splits
 
 
 def _check_splits(splits: Dict[str, Any], pair: Pair, cut: Optional[Cut], preprocessing: Preprocessing) -> None:
