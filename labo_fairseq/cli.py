@@ -313,9 +313,12 @@ def _add_experiment(commands) -> None:
     for action in (run, report):
         action.add_argument("grid", help="a YAML file, or the name of one in configs/experiments, such as multi30k")
         action.add_argument("--folder", type=Path, default=RUNS, metavar="DIR", help="directory that holds the runs")
-        action.add_argument(
-            "--smoke", action="store_true", help="smoke test in minutes on a CPU: tiny models, meaningless scores"
-        )
+    run.add_argument(
+        "--smoke", action="store_true", help="smoke test in minutes on a CPU: tiny models, meaningless scores"
+    )
+    report.add_argument(
+        "--smoke", action="store_true", help="report the smoke runs, into a directory GRID-smoke of their own"
+    )
     run.add_argument("--jobs", type=PROCESSES, metavar="N", help="number of parallel runs (default: one per GPU, or 1)")
     run.add_argument("--gpus-per-run", type=PROCESSES, default=1, metavar="N", help="number of GPUs that share a run")
     run.add_argument("--dry-run", action="store_true", help="print the plan and an estimate of its cost, and stop")
@@ -341,7 +344,7 @@ def _experiment_report(args: argparse.Namespace) -> None:
 
 def _experiment_run(args: argparse.Namespace) -> None:
     from .experiments.grid import load_grid
-    from .experiments.scheduler import Schedule, find_workers, only, show_plan, slurm_script
+    from .experiments.scheduler import Schedule, find_workers, only, report_command, show_plan, slurm_script
 
     if args.slurm and args.only is not None:
         raise UserError("--slurm submits the whole plan, --only makes one run of it: give one of them")
@@ -360,7 +363,7 @@ def _experiment_run(args: argparse.Namespace) -> None:
     if failed:
         logs = schedule.log(next(iter(failed))).parent
         raise UserError(f"{len(failed)} of {len(chosen.jobs)} runs failed; their logs lie in {logs}")
-    print(f"Complete. The tables:  labo-fairseq experiment report {args.grid}")
+    print(f"Complete. The tables:  {report_command(args.grid, args.folder, args.smoke)}")
 
 
 def _add_config(commands) -> None:

@@ -136,6 +136,9 @@ class Grid:
 def load_grid(name: str, smoke: bool = False) -> Grid:
     """The grid in the file ``name``, or of that name in ``configs/experiments``.
 
+    Args:
+        smoke: its smoke runs, whose logs and report lie in a directory of their own.
+
     Raises:
         UserError: no such file, or one that describes no grid: the message says where.
     """
@@ -168,7 +171,10 @@ def load_grid(name: str, smoke: bool = False) -> Grid:
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     ordered = sorted(jobs, key=lambda job: bool(job.teachers))
-    return Grid(path.stem, content.get("title", path.stem), baseline, tuple(ordered))
+    name, title = path.stem, content.get("title", path.stem)
+    if smoke:
+        name, title = f"{name}-smoke", f"{title} (smoke test, meaningless scores)"
+    return Grid(name, title, baseline, tuple(ordered))
 
 
 def _refuse_keys_of_blocks(content: Any) -> None:

@@ -16,6 +16,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
+from ..cli_types import RUNS
 from ..errors import UserError
 from ..evaluation.runs import RunResult
 from ..subprocesses import child_command
@@ -218,6 +219,12 @@ def show_plan(grid: Grid, root: Path, workers: Workers) -> None:
 
 def _in_words(hours: float) -> str:
     return f"{hours:.2g} h" if hours < 100 else f"{hours:,.0f} h"
+
+
+def report_command(name: str, root: Path, smoke: bool) -> str:
+    """What prints the tables of the grid ``name``, whose runs lie below ``root``."""
+    folder = [] if root == RUNS else ["--folder", str(root)]
+    return shlex.join(["labo-fairseq", "experiment", "report", name, *folder, *(["--smoke"] if smoke else [])])
 
 
 def slurm_script(grid: Grid, name: str, root: Path, gpus: int, smoke: bool = False) -> str:

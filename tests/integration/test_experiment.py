@@ -112,7 +112,7 @@ def test_report(finished):
     file, folder, _ = finished
     done = run(LABO, "experiment", "report", file, "--smoke", "--folder", folder)
     assert done.returncode == 0, done.stdout
-    made = folder / "experiments" / "small"
+    made = folder / "experiments" / "small-smoke"
     scores = results(folder)
     values = {
         method: [scores[f"{method}-seed{seed}-smoke"]["tests"]["test"][0]["value"] for seed in seeds]
@@ -175,7 +175,7 @@ def test_after_several_test_sets_comes_their_mean(multi30k, tmp_path):
             ["report", "FILE", "--metric", "METEOR"],
             "unknown metric 'METEOR': choose from bleu, chrf, chrf++, ter, spbleu, tokenized, compounds, comet",
         ),
-        (["FILE", "--only", "6"], "small has no run 6: they go from 0 to 5"),
+        (["FILE", "--only", "6"], "small-smoke has no run 6: they go from 0 to 5"),
     ],
 )
 def test_mistakes(finished, options, message):

@@ -555,7 +555,7 @@ def test_a_grid_of_images_is_run_tabulated_and_compared(smoke, monkeypatch, caps
     reported = capsys.readouterr().out
     results = [json.loads((place / name / "result.json").read_text("utf-8"))["evaluation"] for name in names]
     test = [{score["name"]: score["value"] for score in result["tests"]["test"]} for result in results]
-    cells = json.loads((folder / "runs" / "experiments" / "mine" / "scores.json").read_text("utf-8"))
+    cells = json.loads((folder / "runs" / "experiments" / "mine-smoke" / "scores.json").read_text("utf-8"))
     assert [cell["mean"] for cell in cells] == pytest.approx([scores["accuracy"] for scores in test])
     assert cells[1]["delta"] == pytest.approx(test[1]["accuracy"] - test[0]["accuracy"])
     assert 0 < cells[1]["p"] <= 1

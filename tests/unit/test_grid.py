@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from labo_fairseq.cli_types import RUNS
 from labo_fairseq.errors import UserError
 from labo_fairseq.experiments import kinds
 from labo_fairseq.experiments.grid import load_grid
-from labo_fairseq.experiments.scheduler import _in_words, find_workers, only, show_plan, slurm_script
+from labo_fairseq.experiments.scheduler import _in_words, find_workers, only, report_command, show_plan, slurm_script
 from labo_fairseq.files import configs
 
 BLOCK = {"corpus": "bible", "directions": ["de-en"], "methods": ["ls", "labo"], "seeds": [1, 2]}
@@ -101,6 +102,19 @@ def test_a_run_that_two_blocks_name_is_one(write):
     grid = load_grid(write({"grid": [{**BLOCK, "hours": {"cpu": 1}}, {**BLOCK, "seeds": [2, 3]}]}))
     names = [f"{method}-seed{seed}" for seeds in ((1, 2), (3,)) for method in ("ls", "labo") for seed in seeds]
     assert [job.name for job in grid.jobs] == names
+
+
+def test_smoke_runs_are_reported_apart(write):
+    name = write({"title": "Mine", "grid": [BLOCK]})
+    grid = load_grid(name, smoke=True)
+    assert (grid.name, grid.title) == ("mine-smoke", "Mine (smoke test, meaningless scores)")
+    assert {job.name for job in grid.jobs} == {f"{job.name}-smoke" for job in load_grid(name).jobs}
+
+
+def test_the_hint_at_the_end_reports_the_runs_that_were_made():
+    assert report_command("tau", RUNS, False) == "labo-fairseq experiment report tau"
+    command = report_command("my grid.yaml", Path("all runs"), True)
+    assert command == "labo-fairseq experiment report 'my grid.yaml' --folder 'all runs' --smoke"
 
 
 def test_teachers_come_first_and_are_found(write):
