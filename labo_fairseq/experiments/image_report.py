@@ -17,7 +17,7 @@ from ..reporting.figure import PALETTE, Figure, legend_above, line_style, plain,
 from ..reporting.html import Paragraph, Section, page
 from ..reporting.table import Table
 from .image_result import BINS, TEST, ImageResult, ImageRun
-from .image_scores import ACCURACY, Cost, base_of, compare_on, refuse_other_images
+from .image_scores import ACCURACY, Cost, base_of, compare_on, has_validation, refuse_other_images
 
 _PANELS = 3  # of the reliability figure in a row
 _COLUMNS, _CLASSES = 4, 3  # hard images in a row; classes of each whose labels are shown
@@ -174,9 +174,11 @@ def _curves_figure(systems: Dict[str, ImageRun]) -> Figure:
         name: [json.loads(line) for line in run.log.read_text(encoding="utf-8").splitlines()]
         for name, run in systems.items()
     }
+    # all were trained on the same images
+    images = "validation" if has_validation(next(iter(curves.values()))) else "training"
     return Figure(
         "curves",
-        "Validation accuracy and negative log-likelihood by epoch, a line per run.",
+        f"Accuracy and negative log-likelihood on {images} images by epoch, a line per run.",
         (8.0, 3.4),
         partial(paint_curves, curves=curves),
     )

@@ -3,7 +3,7 @@
 import json
 import statistics
 from pathlib import Path
-from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 from torch import Tensor
@@ -125,10 +125,16 @@ def refuse_other_images(runs: Sequence[ImageRun]) -> None:
             raise UserError(f"{run.folder} and {runs[0].folder} were trained on different images")
 
 
-def validation_curve(log: Path) -> List[Tuple[int, float]]:
-    """(updates, validation accuracy) of every epoch; of the training where there are no validation images."""
+def accuracy_curve(log: Path) -> Tuple[List[Tuple[int, float]], str]:
+    """(updates, accuracy) of every epoch, and on which images: ``"validation"``, or ``"training"`` without these."""
     records = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-    return [(record["updates"], record.get("valid_accuracy", record["train_accuracy"])) for record in records]
+    key, images = ("valid_accuracy", "validation") if has_validation(records) else ("train_accuracy", "training")
+    return [(record["updates"], record[key]) for record in records], images
+
+
+def has_validation(records: Sequence[Dict[str, Any]]) -> bool:
+    """Whether the epochs of a training log were validated; all are, or none."""
+    return all("valid_accuracy" in record for record in records)
 
 
 def base_of(methods: Dict[str, str], otherwise: str) -> str:

@@ -274,7 +274,7 @@ def draw_scores(path: Path, cells: Sequence[Cell], baseline: str, metric: str) -
 
 
 def draw_curves(path: Path, logs: Dict[Job, Path]) -> bool:
-    """A panel per direction: the score on the validation set by update. False where matplotlib is not installed."""
+    """A panel per direction: the curve that its kind of run has, by update. False where matplotlib is not installed."""
     groups: Dict[Tuple[str, str], List[Job]] = {}
     for job in logs:
         groups.setdefault((job.corpus_name, job.direction), []).append(job)
@@ -288,7 +288,7 @@ def draw_curves(path: Path, logs: Dict[Job, Path]) -> bool:
                 of_variant = job.variant if first[job.variant] == job else None
                 style = line_style(variants.index(job.variant))
                 axes.plot(*zip(*points), **style, alpha=0.8, linewidth=1.2, label=of_variant)
-                axes.set_ylabel(f"validation {label}", fontsize=8)
+                axes.set_ylabel(label, fontsize=8)
             axes.set_title(f"{corpus} {direction}", fontsize=9)
             axes.set_xlabel("updates", fontsize=8)
             plain(axes)

@@ -1,9 +1,12 @@
 """The tables of a grid of images, made of results that no training made."""
 
+import json
+
 import numpy as np
 import pytest
 
 from labo_fairseq.evaluation.metrics import Score
+from labo_fairseq.experiments.image_report import _curves_figure
 from labo_fairseq.experiments.image_result import ImageCost, ImageEvaluation, ImageResult, ImageRun
 from labo_fairseq.experiments.image_scores import ACCURACY, tuned
 from labo_fairseq.experiments.kinds import IMAGES, GridRun
@@ -50,3 +53,17 @@ def test_a_baseline_that_is_not_finished_is_no_column(make):
     table = tuned("x", runs, "ls")
     assert table.header[-1] == "Δ to ls"
     assert [bool(row[-1]) for row in table.rows] == [True, False]
+
+
+@pytest.mark.parametrize("images", ["validation", "training"])
+def test_a_curve_says_which_images_it_is_of(tmp_path, images):
+    records = [{"epoch": epoch, "updates": 9 * epoch, "train_accuracy": 50.0, "train_loss": 1.0} for epoch in (1, 2)]
+    for record in records if images == "validation" else ():
+        record.update(valid_accuracy=40.0, valid_nll=1.5)
+    run = ImageRun(tmp_path, {}, {})
+    run.log.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    value = 40.0 if images == "validation" else 50.0
+    assert IMAGES.validation_curve(run.log) == ([(9, value), (18, value)], f"{images} accuracy (%)")
+    progress = IMAGES.progress(run.log, {"training": {"epochs": 4}})
+    assert progress == f"training  50%, {images} accuracy {value:.2f}"
+    assert f"on {images} images" in _curves_figure({"ls": run}).alt

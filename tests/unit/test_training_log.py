@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from labo_fairseq.experiments.kinds import TRANSLATION
 from labo_fairseq.files import write_lines
 from labo_fairseq.losses.blockwise import Quantity
 from labo_fairseq.reporting.training_log import parse_record, plot_training, read_curves
@@ -37,6 +38,7 @@ def test_curves_take_the_last_word_after_a_resume(tmp_path):
     assert curves["train"]["loss"] == {1: 9.5, 2: 7.75}
     assert curves["train"]["alpha"] == {2: 0.6}
     assert curves["valid"]["nll_loss"] == {2: 8.25}
+    assert TRANSLATION.validation_curve(tmp_path / "log") == ([(2, 8.25)], "validation NLL (bits)")
 
 
 @pytest.mark.parametrize("lines", [LOG, []])

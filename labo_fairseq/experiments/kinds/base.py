@@ -125,7 +125,10 @@ class Kind(ABC):
 
     @abstractmethod
     def validation_curve(self, log: Path) -> Tuple[List[Tuple[int, float]], str]:
-        """(updates, score) of every validation of a training, and what the score is called."""
+        """(updates, score) of every validation of a training, and what the score is called, such as "validation BLEU".
+
+        Without a validation set it may be a score on the training set, and must be called so.
+        """
 
     @abstractmethod
     def progress(self, log: Path, config: Dict[str, Any]) -> str:

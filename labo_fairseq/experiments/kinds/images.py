@@ -17,13 +17,13 @@ from ..image_result import TEST, ImageRun, load_image_run
 from ..image_scores import (
     ACCURACY,
     IMAGE_METRICS,
+    accuracy_curve,
     all_scores,
     compare_image_runs,
     find_image_metric,
     image_statistics,
     mean_of_sums,
     tuned,
-    validation_curve,
 )
 from ..run_directory import run_folder
 from .base import GridRun, Kind, Place, Scored, Shown, Subject
@@ -91,11 +91,12 @@ class Images(Kind):
         return {Place(direction, TEST): Scored(recorded, image_statistics(run, metric), mean_of_sums)}
 
     def validation_curve(self, log: Path) -> Tuple[List[Tuple[int, float]], str]:
-        return validation_curve(log), "accuracy (%)"
+        points, images = accuracy_curve(log)
+        return points, f"{images} accuracy (%)"
 
     def progress(self, log: Path, config: Dict[str, Any]) -> str:
-        curve = validation_curve(log)
-        return f"training {len(curve) / config['training']['epochs']:4.0%}, validation accuracy {curve[-1][1]:.2f}"
+        points, images = accuracy_curve(log)
+        return f"training {len(points) / config['training']['epochs']:4.0%}, {images} accuracy {points[-1][1]:.2f}"
 
     def compare(
         self, folders: Sequence[Path], test: Sequence[str], metrics: Sequence[str], samples: int

@@ -87,7 +87,7 @@ class Translation(Kind):
     def validation_curve(self, log: Path) -> Tuple[List[Tuple[int, float]], str]:
         curves = read_curves(log)["valid"]
         name, label = ("bleu", "BLEU") if "bleu" in curves else ("nll_loss", "NLL (bits)")
-        return sorted(curves.get(name, {}).items()), label
+        return sorted(curves.get(name, {}).items()), f"validation {label}"
 
     def progress(self, log: Path, config: Dict[str, Any]) -> str:
         optimization = config["optimization"]
