@@ -175,7 +175,9 @@ def prepare_corpus(
         if prepared.recipe == wanted.to_json():
             prepared.check(wanted.to_json())
             return prepared
-        if prepared.recipe and not setup.corpus.shipped:
+        # of a corpus that comes with the package, other settings are those of another version
+        other = not smoke and prepared.recipe.get("corpus") != wanted.corpus
+        if prepared.recipe and (other or not setup.corpus.shipped):
             raise UserError(
                 f"{folder} holds another text, or the same one prepared with other settings: choose another "
                 "directory, or delete it"

@@ -10,11 +10,14 @@ from itertools import islice
 
 import campaign
 import pytest
+import yaml
 
 from labo_fairseq.data.corpora import load_corpus, read_parallel
 from labo_fairseq.data.corpora.declaration import load_declaration
+from labo_fairseq.data.prepared_corpus import Prepared
 from labo_fairseq.errors import UserError
-from labo_fairseq.files import shipped_corpora
+from labo_fairseq.experiments.recipes import find, prepare_corpus
+from labo_fairseq.files import shipped_corpora, write_json
 
 
 @pytest.fixture(autouse=True)
@@ -218,6 +221,30 @@ def test_a_published_archive_is_recognised(tmp_path):
 def test_unknown_corpora(arguments, message):
     with pytest.raises(UserError, match=f"^{message}$"):
         load_corpus(*arguments)
+
+
+def test_other_archives_are_another_corpus(tmp_path):
+    """Those that the user lists in place of the published ones; the published ones from another place are the same."""
+    identities = []
+    published = load_declaration("multi30k")
+    (name, archive), *_ = published.archives.items()
+    for entry in ({"sha256": archive.sha256, "urls": ["https://mirror"]}, {"sha256": "0" * 64}, {"size": 5}, {}):
+        (tmp_path / "multi30k.yaml").write_text(yaml.safe_dump({"archives": {name: entry}}))
+        corpus = load_declaration("multi30k", tmp_path)
+        identities.append(corpus.identity((("de", "en"),)))
+    assert identities[0] == published.identity((("de", "en"),)) == "multi30k"
+    assert len(set(identities)) == 4
+    assert all(re.fullmatch("multi30k, archives [0-9a-f]{16}", identity) for identity in identities[1:])
+
+
+def test_prepared_text_of_other_archives_is_neither_taken_nor_replaced(tmp_path):
+    recipe = find("multi30k", "de-en").recipe.to_json()
+    write_json(tmp_path / "data" / "prepared.json", {"recipe": recipe})
+    (tmp_path / "multi30k.yaml").write_text(yaml.safe_dump({"archives": {"train.de.gz": {"size": 5}}}))
+    other = find("multi30k", "de-en", tmp_path)
+    with pytest.raises(UserError, match="data holds another text"):
+        prepare_corpus(other, tmp_path / "data", 1, tmp_path)
+    assert Prepared(tmp_path / "data").recipe == recipe
 
 
 def test_archive_folder_must_be_there(tmp_path):

@@ -103,6 +103,7 @@ class Declaration:
     training: Optional[Training] = None  # None: chosen by the size of the corpus
     scoring: DeclaredScoring = DEFAULT_SCORING
     shipped: bool = False
+    replaced: Optional[str] = None  # a digest of the user's own list of archives, where it lists other files
 
     @property
     def directions(self) -> Dict[str, Tuple[Pair, ...]]:
@@ -144,18 +145,20 @@ class Declaration:
     def identity(self, directions: Tuple[Pair, ...]) -> str:
         """What tells the text of some directions from another: the corpus' name, and of the user's own a digest.
 
+        Archives of one's own in place of the published ones are told by what is listed about them.
+
         Raises:
             UserError: a file is not there.
         """
         if self.shipped:
-            return self.name
+            return self.name if self.replaced is None else f"{self.name}, archives {self.replaced}"
         splits = [
             [split, *(self._told(part, pair) for part in parts)]
             for pair in (pair if pair in self.texts else pair[::-1] for pair in directions)
             for split, parts in self.texts[pair].items()
         ]
-        told = json.dumps([splits, self.cut and [str(value) for value in vars(self.cut).values()]])
-        return f"{self.name}, files {hashlib.sha256(told.encode()).hexdigest()[:16]}"
+        cut = self.cut and [str(value) for value in vars(self.cut).values()]
+        return f"{self.name}, files {_short_digest([splits, cut])}"
 
     def _told(self, part: Part, pair: Pair) -> List[Any]:
         """What tells a text from another: what its files hold, and what is taken out of them."""
@@ -200,7 +203,20 @@ def load_declaration(name: str, archive_dir: Optional[Path] = None) -> Declarati
         archives = parse_archives(name, check_keys(load_yaml(own), _TOP | _SECTIONS, {"archives"})["archives"])
     except UserError as error:
         raise UserError(f"{own} lists no archives ({error}): compare it with {path}") from None
-    return replace(declaration, archives=archives)
+    listed, published = _listed(archives), _listed(declaration.archives)
+    # the published files from another place are the same text
+    if all(published.get(file) == known for file, known in listed.items()):
+        return replace(declaration, archives=archives)
+    return replace(declaration, archives=archives, replaced=_short_digest(sorted(listed.items())))
+
+
+def _listed(archives: Dict[str, Archive]) -> Dict[str, Any]:
+    """File → what is known about its content: a checksum, or at least its size."""
+    return {file: archive.sha256 or archive.md5 or archive.size for file, archive in archives.items()}
+
+
+def _short_digest(told: Any) -> str:
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
 
 
 def parse_declaration(content: Any, name: str, folder: Path, shipped: bool = False) -> Declaration:
