@@ -77,6 +77,15 @@ def peak_memory_mib(who: int) -> int:
     return resource.getrusage(who).ru_maxrss // (1 << 20 if sys.platform == "darwin" else 1 << 10)
 
 
+def killed(status: int) -> str:
+    """In words, what ended a process with a ``status`` below 0: the signal, and what may have sent it."""
+    try:
+        name = signal.Signals(-status).name
+    except ValueError:  # a real-time signal
+        name = f"signal {-status}"
+    return f"killed ({name}){', possibly out of memory' if name == 'SIGKILL' else ''}"
+
+
 def run_fairseq(
     command: str, arguments: Sequence[str], log: Path, watch: Callable[[str], None] = lambda line: None
 ) -> None:
@@ -144,9 +153,7 @@ def module_output(
             yield line.rstrip("\n")
         status = process.wait()
     if status == -signal.SIGKILL:
-        raise UserError(
-            f"{name} was killed (SIGKILL), possibly out of memory; re-run the same command to resume, see {log()}"
-        )
+        raise UserError(f"{name} was {killed(status)}; re-run the same command to resume, see {log()}")
     if status != 0:
         raise UserError(f"{name} ended with status {status}; see {log()}: {words}")
 

@@ -19,7 +19,7 @@ from rich.table import Table
 from ..cli_types import RUNS
 from ..errors import UserError
 from ..evaluation.runs import RunResult
-from ..subprocesses import child_command
+from ..subprocesses import child_command, killed
 from .grid import Grid, Job, result_of
 
 _POLL = 0.5  # seconds
@@ -125,7 +125,7 @@ class Schedule:
             if result is not None:
                 self._finish(job, result)
             else:
-                self._fail(job, _last_line(self.log(job)) or f"ended with status {status}")
+                self._fail(job, why_it_failed(status, self.log(job)))
 
     def _finish(self, job: Job, result: RunResult) -> None:
         self.done.append(job)
@@ -170,12 +170,15 @@ def progress(job: Job, root: Path) -> str:
     return job.kind.progress(log, json.loads(settings.read_text(encoding="utf-8"))["config"])
 
 
-def _last_line(log: Path) -> str:
-    """What a run said last: a user's mistake, or the final error message of what it called."""
+def why_it_failed(status: int, log: Path) -> str:
+    """In one line, why a run did not finish: what killed it, a user's mistake, or the last line that it wrote."""
+    if status < 0:  # its last line says how far it had come
+        return f"{killed(status)}; see {log}"
     lines = log.read_text(encoding="utf-8", errors="replace").replace("\r", "\n").split("\n")
     last = next((line for line in reversed(lines) if line.strip()), "")
     prefix = "labo-fairseq run: "
-    return last[len(prefix) :] if last.startswith(prefix) else last.strip()
+    said = last[len(prefix) :] if last.startswith(prefix) else last.strip()
+    return said or f"ended with status {status}"
 
 
 def only(grid: Grid, number: int) -> Grid:

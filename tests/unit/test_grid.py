@@ -10,7 +10,15 @@ from labo_fairseq.cli_types import RUNS
 from labo_fairseq.errors import UserError
 from labo_fairseq.experiments import kinds
 from labo_fairseq.experiments.grid import load_grid
-from labo_fairseq.experiments.scheduler import _in_words, find_workers, only, report_command, show_plan, slurm_script
+from labo_fairseq.experiments.scheduler import (
+    _in_words,
+    find_workers,
+    only,
+    report_command,
+    show_plan,
+    slurm_script,
+    why_it_failed,
+)
 from labo_fairseq.files import configs
 
 BLOCK = {"corpus": "bible", "directions": ["de-en"], "methods": ["ls", "labo"], "seeds": [1, 2]}
@@ -189,6 +197,23 @@ def test_the_cost_of_the_digits_is_the_sum_of_its_runs(tmp_path, capsys, monkeyp
     hours, half = _in_words(total), _in_words(total / 2)
     assert f"estimate: {hours} of training (as declared for one CPU core); {half} with 2" in printed
     assert "45 runs, 0 done" in printed
+
+
+@pytest.mark.parametrize(
+    ("status", "output", "reason"),
+    [
+        (-9, "train:  40%|####", "killed (SIGKILL), possibly out of memory; see {log}"),
+        (-15, "", "killed (SIGTERM); see {log}"),
+        (-40, "", "killed (signal 40); see {log}"),
+        (1, "10%\r20%\nlabo-fairseq run: no such file\n", "no such file"),
+        (1, "ValueError: x\n\n", "ValueError: x"),
+        (3, "", "ended with status 3"),
+    ],
+)
+def test_a_failed_run_is_reported_with_its_reason(tmp_path, status, output, reason):
+    log = tmp_path / "log"
+    log.write_text(output, encoding="utf-8")
+    assert why_it_failed(status, log) == reason.format(log=log)
 
 
 def test_slurm_script_submits_every_run_once_and_teachers_first(write):
