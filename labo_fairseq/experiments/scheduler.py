@@ -8,7 +8,7 @@ import subprocess
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 import torch
 from rich.console import Console
@@ -195,28 +195,30 @@ def only(grid: Grid, number: int) -> Grid:
 def show_plan(grid: Grid, root: Path, workers: Workers) -> None:
     """Print every run with its number, whether it is done, and what the others will take."""
     results = {job: _result(job, root) for job in grid.jobs}
-    measured = _measured(results)
-    device = "gpu" if workers.gpus else "cpu"
-    to_do: List[float] = []
-    unknown = 0
+    device, sharing = ("gpu" if workers.gpus else "cpu"), workers.gpus_per_run
+    expected = estimates(results, device, sharing)
+    to_do = {job: expected[job] for job, result in results.items() if result is None}
     for number, job in enumerate(grid.jobs):
-        if results[job] is not None:
-            state = "done"
-        else:
-            hours = measured.get(job.subject.timed_with, job.hours.get(device))
-            state = "?" if hours is None else _in_words(hours)
-            unknown += hours is None
-            to_do += [] if hours is None else [hours]
+        estimate = to_do.get(job)
+        state = _in_words(estimate.hours) if estimate else "?" if job in to_do else "done"
         print(f"{number:>4}  {job.corpus_name} {job.direction} {job.name:<40} {state}")
-    done = sum(result is not None for result in results.values())
-    print(f"{len(grid.jobs)} runs, {done} done")
-    if to_do:
-        unit = "GPU" if workers.gpus else "CPU core"
-        source = "as finished runs on the same corpus took here" if measured else f"as declared for one {unit}"
-        total, together = _in_words(sum(to_do)), _in_words(sum(to_do) / workers.number)
-        print(f"estimate: {total} of training ({source}); {together} with {workers.number} at a time")
+    print(f"{len(grid.jobs)} runs, {len(grid.jobs) - len(to_do)} done")
+    known = [estimate for estimate in to_do.values() if estimate is not None]
+    if known:
+        sources = []
+        if any(estimate.measured for estimate in known):
+            sources.append("as finished runs on the same corpus took here")
+        if not all(estimate.measured for estimate in known):
+            sharers = f", {sharing} of which share a run" if sharing > 1 else ""
+            sources.append(f"as declared for one {'GPU' if workers.gpus else 'CPU core'}{sharers}")
+        hours = sum(estimate.hours for estimate in known)
+        source, together = ", others ".join(sources), _in_words(hours / workers.number)
+        print(f"estimate: {_in_words(hours)} of training ({source}); {together} with {workers.number} at a time")
+    unknown = len(to_do) - len(known)
     if unknown:
         reason = f"their corpus declares no hours for a {device.upper()}, and no run on it is finished here"
+        if all(job.smoke for job in to_do):
+            reason = "no smoke run on their corpus is finished here"
         print(f"no estimate for {unknown} of them: {reason}")
 
 
@@ -259,10 +261,40 @@ def _result(job: Job, root: Path) -> Optional[RunResult]:
         return None
 
 
-def _measured(results: Dict[Job, Optional[RunResult]]) -> Dict[str, float]:
-    """Corpus, or data set and network → hours of training of a run, the median of the finished ones."""
-    hours: Dict[str, List[float]] = {}
+class Estimate(NamedTuple):
+    """What a run is expected to take."""
+
+    hours: float
+    measured: bool  # by finished runs; else as declared
+
+
+def estimates(
+    results: Mapping[Job, Optional[RunResult]], device: str, gpus_per_run: int = 1
+) -> Dict[Job, Optional[Estimate]]:
+    """Every run's hours of training, where anything is known of them.
+
+    They are those that are declared, which tell the methods apart, times what finished runs on the same corpus, or data
+    set and network, took here of theirs.
+
+    Args:
+        device: "cpu" or "gpu".
+        gpus_per_run: how many share what is declared for one.
+    """
+    took: Dict[str, List[float]] = {}
+    ratios: Dict[str, List[float]] = {}
     for job, result in results.items():
         if result is not None and result.training.seconds:
-            hours.setdefault(job.subject.timed_with, []).append(result.training.seconds / 3600)
-    return {subject: statistics.median(of_runs) for subject, of_runs in hours.items()}
+            hours = result.training.seconds / 3600
+            took.setdefault(job.subject.timed_with, []).append(hours)
+            if device in job.hours:
+                ratios.setdefault(job.subject.timed_with, []).append(hours / job.hours[device])
+    expected: Dict[Job, Optional[Estimate]] = {}
+    for job in results:
+        subject, declared = job.subject.timed_with, job.hours.get(device)
+        if declared and subject in ratios:
+            expected[job] = Estimate(declared * statistics.median(ratios[subject]), True)
+        elif subject in took:
+            expected[job] = Estimate(statistics.median(took[subject]), True)
+        else:  # hours are declared for runs of the full size
+            expected[job] = Estimate(declared / gpus_per_run, False) if declared and not job.smoke else None
+    return expected

@@ -8,10 +8,12 @@ import yaml
 
 from labo_fairseq.cli_types import RUNS
 from labo_fairseq.errors import UserError
+from labo_fairseq.evaluation.runs import Evaluation, RunResult, TrainingCost
 from labo_fairseq.experiments import kinds
 from labo_fairseq.experiments.grid import load_grid
 from labo_fairseq.experiments.scheduler import (
     _in_words,
+    estimates,
     find_workers,
     only,
     report_command,
@@ -197,6 +199,28 @@ def test_the_cost_of_the_digits_is_the_sum_of_its_runs(tmp_path, capsys, monkeyp
     hours, half = _in_words(total), _in_words(total / 2)
     assert f"estimate: {hours} of training (as declared for one CPU core); {half} with 2" in printed
     assert "45 runs, 0 done" in printed
+
+
+def test_finished_runs_scale_what_is_declared(write):
+    """A method of twice the passes is not expected to take what the one that is finished took."""
+    block = {**IMAGES, "dataset": "cifar100", "networks": ["resnet18", "mobilenetv2"], "methods": ["ce", "cs_kd"]}
+    first, *others = load_grid(write({"grid": [{**block, "seeds": [1]}]})).jobs
+    training = TrainingCost(seconds=first.hours["cpu"] / 10 * 3600, peak_memory_mib=1)
+    results = {first: RunResult({}, {}, training, Evaluation("x", {})), **dict.fromkeys(others)}
+    expected = estimates(results, "cpu")
+    for job in results:
+        scale = 10 if job.direction == "resnet18" else 1
+        assert expected[job] == (pytest.approx(job.hours["cpu"] / scale), job.direction == "resnet18")
+    shared = estimates(dict.fromkeys(results), "gpu", gpus_per_run=4)
+    assert all(shared[job] == (job.hours["gpu"] / 4, False) for job in results)
+
+
+def test_smoke_runs_are_not_expected_to_take_the_hours_of_real_ones(write, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    show_plan(load_grid(write({"grid": [BLOCK]}), smoke=True), tmp_path, find_workers(2, 1))
+    printed = capsys.readouterr().out
+    assert not re.search(r"\d h\b", printed)
+    assert "no estimate for 4 of them: no smoke run on their corpus is finished here" in printed
 
 
 @pytest.mark.parametrize(
