@@ -13,7 +13,7 @@ import numpy as np
 from ..errors import UserError
 from ..evaluation.metrics import find_metric, sentence_statistics
 from ..evaluation.runs import Run
-from ..evaluation.significance import Difference, pool_tests, resample
+from ..evaluation.significance import Difference, plus_minus, pool_tests, resample
 from ..files import read_lines
 from ..reporting.figure import Figure, legend_above, marker_style, plain
 from ..reporting.table import Table
@@ -170,9 +170,8 @@ def overfitting_result(gains: Sequence[Gain], baseline: str) -> AnalysisResult:
     header = ("training", "gap", "rise", "method", "seeds", baseline, "Δ", "p", "over seeds")
     rows = []
     for gain in ordered:
-        spread = "" if gain.std is None else f" ± {gain.std:.2f}"
         tests = ("" if p is None else f"{p:.3f}" for p in (gain.p, gain.p_over_seeds))
-        numbers = (f"{len(gain.seeds)}", f"{gain.baseline:.2f}", f"{gain.delta:+.2f}{spread}", *tests)
+        numbers = (f"{len(gain.seeds)}", f"{gain.baseline:.2f}", f"{gain.delta:+.2f}{plus_minus(gain.std)}", *tests)
         rows.append((gain.training, f"{gain.gap:.2f}", f"{gain.rise:.3f}", gain.method, *numbers))
     return AnalysisResult(
         "overfitting",

@@ -86,6 +86,7 @@ class Metric:
     decomposition: Optional[Decomposition] = None  # None: no test of significance
     tokenized: bool = False  # whether it reads Moses tokens instead of raw text
     lower_is_better: bool = False
+    digits: int = 2  # that tables show behind the point
     default_for: Callable[[Scoring], bool] = lambda scoring: False  # whether every run on such a corpus gets it
 
 

@@ -23,7 +23,7 @@ _BLOCK = 1 << 22  # drawn sentences at a time
 
 @dataclass(frozen=True)
 class Compared:
-    """One metric of one system, in percent."""
+    """One metric of one system."""
 
     system: str
     metric: str
@@ -32,9 +32,10 @@ class Compared:
     interval: float  # half the width of the middle 95 % of the samples
     p: Optional[float]  # that a difference from the first system is chance; None: this is the first system
     signature: str
+    digits: int = 2  # that a table shows behind the point
 
     def to_json(self) -> Dict[str, Any]:
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if name != "digits"}
 
 
 def paired_p(baseline: np.ndarray, system: np.ndarray) -> float:
@@ -109,6 +110,11 @@ def sample_std(values: Collection[float]) -> Optional[float]:
     return statistics.stdev(values) if len(values) > 1 else None
 
 
+def plus_minus(std: Optional[float], digits: int = 2) -> str:
+    """What tables show of a standard deviation, behind its mean; nothing of None."""
+    return "" if std is None else f" ± {std:.{digits}f}"
+
+
 class Difference(NamedTuple):
     """How much better or worse a system is than the baseline, over the seeds that both have."""
 
@@ -140,11 +146,11 @@ class Difference(NamedTuple):
             return None
         return student_p(self.mean / self.std * math.sqrt(len(self.by_seed)), len(self.by_seed) - 1)
 
-    def __str__(self) -> str:
-        spread = "" if self.std is None else f" ± {self.std:.2f}"
+    def text(self, digits: int = 2) -> str:
+        """As tables show it, with so many digits behind the point."""
         p = "" if self.p is None else f", p {self.p:.3f}"
-        over_seeds = "" if self.p_over_seeds is None else f", over seeds {self.p_over_seeds:.2f}"
-        return f"Δ {self.mean:+.2f}{spread}{p}{over_seeds}"
+        over_seeds = "" if self.p_over_seeds is None else f", over seeds {self.p_over_seeds:.3f}"
+        return f"Δ {self.mean:+.{digits}f}{plus_minus(self.std, digits)}{p}{over_seeds}"
 
 
 def student_p(t: float, freedom: int) -> float:
@@ -230,6 +236,7 @@ def compare(
                     interval=interval,
                     p=paired_p(sampled[0], sampled[number]) if number else None,
                     signature=f"{whole.signature}|bs:{samples}|seed:{seed}",
+                    digits=metric.digits,
                 )
             )
     return compared
@@ -281,8 +288,8 @@ def render(compared: Sequence[Compared]) -> str:
         lines.append(f"{metric:<{width}}  {'score':>6}  {'mean ± 95 %':>14}  {'p':>6}")
         for line in block:
             p = "" if line.p is None else f"{line.p:.4f}"
-            interval = f"{line.mean:.2f} ± {line.interval:.2f}"
-            lines.append(f"{line.system:<{width}}  {line.score:>6.2f}  {interval:>14}  {p:>6}".rstrip())
+            interval = f"{line.mean:.{line.digits}f}{plus_minus(line.interval, line.digits)}"
+            lines.append(f"{line.system:<{width}}  {line.score:>6.{line.digits}f}  {interval:>14}  {p:>6}".rstrip())
         lines += [f"({block[0].signature})", ""]
     return "\n".join(lines[:-1])
 

@@ -17,7 +17,7 @@ from ..reporting.figure import PALETTE, Figure, legend_above, line_style, plain,
 from ..reporting.html import Paragraph, Section, page
 from ..reporting.table import Table
 from .image_result import BINS, TEST, ImageResult, ImageRun
-from .image_scores import ACCURACY, Cost, base_of, compare_on, has_validation, refuse_other_images
+from .image_scores import ACCURACY, IMAGE_METRICS, Cost, base_of, compare_on, has_validation, refuse_other_images
 
 _PANELS = 3  # of the reliability figure in a row
 _COLUMNS, _CLASSES = 4, 3  # hard images in a row; classes of each whose labels are shown
@@ -89,12 +89,17 @@ def _scores(results: Dict[str, ImageResult], p_values: Dict[str, Optional[float]
     rows = []
     for name, result in results.items():
         p = p_values[name]
-        accuracy, *others = (f"{result.scores[score].value:.3f}" for score in (ACCURACY, "NLL", "ECE"))
+        accuracy, *others = (_shown(result, score) for score in (ACCURACY, "NLL", "ECE"))
         rows.append((name, accuracy, "" if p is None else f"{p:.3f}", *others, str(result.evaluation.epoch)))
     scores = next(iter(results.values())).scores
     signatures = (f"{name}: {score.signature}" for name, score in scores.items() if "temperature" not in name)
     table = Table("Test images", ("", ACCURACY, "p", "NLL", "ECE", "epoch"), rows)
     return table, Paragraph("; ".join(signatures), faint=True)
+
+
+def _shown(result: ImageResult, name: str) -> str:
+    """A score as tables show it; nothing where the run has none of that name."""
+    return IMAGE_METRICS[name].text([result.scores[name].value] if name in result.scores else [])
 
 
 def _calibration(results: Dict[str, ImageResult]) -> Table:
@@ -104,8 +109,8 @@ def _calibration(results: Dict[str, ImageResult]) -> Table:
     names = [name for name in names if any(name in result.scores for result in results.values())]
     rows = []
     for run, result in results.items():
-        temperature, scores = result.evaluation.temperature, result.scores
-        values = (f"{scores[name].value:.3f}" if name in scores else "" for name in names)
+        temperature = result.evaluation.temperature
+        values = (_shown(result, name) for name in names)
         rows.append((run, *values, "" if temperature is None else f"{temperature:.3f}"))
     return Table("Likelihood and calibration errors", ("", *names, "T"), rows)
 

@@ -28,6 +28,7 @@ from ..images.training import Outcome, Trainer, accuracy_and_nll
 from ..images.workers import ALONE, Workers
 from ..subprocesses import run_module
 from .image_result import BINS, TEST, ImageCost, ImageEvaluation, ImageResult, ImageRun
+from .image_scores import IMAGE_METRICS
 from .machines import Machines
 from .run_directory import claim, empty, refuse_foreign, versions
 
@@ -359,7 +360,7 @@ def summarize_images(run: ImageRun, result: ImageResult) -> None:
     evaluation, training = result.evaluation, result.training
     print(f"\n{TEST}  ({evaluation.checkpoint} of epoch {evaluation.epoch})")
     for score in evaluation.tests[TEST]:
-        print(f"  {score.name:<38}{score.value:.3f}  ({score.signature})")
+        print(f"  {score.name:<38}{IMAGE_METRICS[score.name].text([score.value])}  ({score.signature})")
     print(f"{'training':<18}{training.seconds_per_epoch:.1f} s per epoch on {training.device}")
     print(f"{'memory':<18}{training.peak_memory_mib:,} MiB at most")
     print(f"{'network':<18}{training.parameters:,} weights")

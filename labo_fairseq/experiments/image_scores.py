@@ -15,8 +15,10 @@ from ..evaluation.significance import (
     Compared,
     Difference,
     paired_p,
+    plus_minus,
     refuse_single,
     resample_sums,
+    sample_std,
     spread,
 )
 from ..reporting.table import Table
@@ -29,7 +31,14 @@ class ImageMetric(NamedTuple):
     """A score for image runs; ECE, which is no mean over images, cannot be tested."""
 
     lower_is_better: bool
+    digits: int  # that tables show behind the point: of percent and of nats
     values: Optional[Callable[[Tensor, Tensor], Tensor]]  # logits (N, K), labels (N,) → (N,), whose mean is the score
+
+    def text(self, values: Sequence[float]) -> str:
+        """Their mean ± standard deviation of a sample, as tables show them; nothing of none."""
+        if not values:
+            return ""
+        return f"{statistics.mean(values):.{self.digits}f}{plus_minus(sample_std(values), self.digits)}"
 
 
 def _right(logits: Tensor, labels: Tensor) -> Tensor:
@@ -42,14 +51,14 @@ def _nll(logits: Tensor, labels: Tensor) -> Tensor:
 
 #: name in the results → metric, in the order of the tables
 IMAGE_METRICS = {
-    ACCURACY: ImageMetric(False, _right),
-    "NLL": ImageMetric(True, _nll),
+    ACCURACY: ImageMetric(False, 2, _right),
+    "NLL": ImageMetric(True, 3, _nll),
     **{
-        f"{score} ({kind})": ImageMetric(True, None)
+        f"{score} ({kind})": ImageMetric(True, digits, None)
         for kind in ("posterior", "temperature")
-        for score in ("NLL", "ECE")
+        for score, digits in (("NLL", 3), ("ECE", 2))
     },
-    "ECE": ImageMetric(True, None),
+    "ECE": ImageMetric(True, 2, None),
 }
 
 
@@ -110,7 +119,9 @@ def compare_on(runs: Sequence[ImageRun], name: str, samples: int = SAMPLES) -> L
     for number, run in enumerate(runs):
         mean, interval = spread(sampled[number])
         p = paired_p(sampled[0], sampled[number]) if number else None
-        compared.append(Compared(str(run.folder), name, float(sampled[number][0]), mean, interval, p, signature))
+        score = float(sampled[number][0])
+        digits = IMAGE_METRICS[name].digits
+        compared.append(Compared(str(run.folder), name, score, mean, interval, p, signature, digits))
     return compared
 
 
@@ -183,7 +194,9 @@ def all_scores(title: str, runs: Dict[str, Dict[int, ImageRun]], baseline: str) 
     base = base_of(methods, baseline if baseline in runs else next(iter(runs)))
     rows = []
     for variant, of_variant in results.items():
-        cells = [_spread([one[name].value for one in scores[variant] if name in one]) for name in names]
+        cells = [
+            IMAGE_METRICS[name].text([one[name].value for one in scores[variant] if name in one]) for name in names
+        ]
         rows.append((variant, str(len(of_variant)), *cells, *costs[variant].cells(costs[base])))
     header = ("method", "seeds", *names, "s per epoch", "relative", "MiB", "relative")
     return Table(f"{title}; time and memory relative to {base}", header, rows)
@@ -225,24 +238,17 @@ def tuned(title: str, runs: Dict[str, Dict[int, ImageRun]], baseline: str) -> Op
     sampled = dict(zip(sums, resample_sums(mean_of_sums, [one for one in sums.values() if one is not None])))
     first = runs.get(baseline)
     base = chosen.get(next(iter(first.values())).method) if first else None
-    rows = []
+    rows, accuracy = [], IMAGE_METRICS[ACCURACY]
     for method, variant in chosen.items():
         seeds = sorted(runs[variant])
         against = ""
         shared = sorted(set(seeds) & set(runs[base])) if base and base != variant else []
         if shared and base:
             theirs, mine = (np.stack([sampled[name, seed] for seed in shared]) for name in (base, variant))
-            against = str(Difference.of_samples(shared, theirs, mine))
+            against = Difference.of_samples(shared, theirs, mine).text(accuracy.digits)
         accuracies = [float(sampled[variant, seed][0]) for seed in seeds]
-        rows.append((method, variant, str(len(seeds)), _spread(accuracies), against))
+        rows.append((method, variant, str(len(seeds)), accuracy.text(accuracies), against))
     # without a finished run of the baseline there is nothing to differ from
     shown = 5 if base else 4
     header = ("method", "chosen", "seeds", ACCURACY, f"Δ to {base}")
     return Table(title, header[:shown], [row[:shown] for row in rows])
-
-
-def _spread(values: Sequence[float]) -> str:
-    if not values:
-        return ""
-    deviation = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.3f}{deviation}"

@@ -11,7 +11,15 @@ import numpy as np
 
 from ..errors import UserError
 from ..evaluation.runs import RunFolder, RunResult
-from ..evaluation.significance import SAMPLES, Difference, paired_p, pool_tests, resample_sums, sample_std
+from ..evaluation.significance import (
+    SAMPLES,
+    Difference,
+    paired_p,
+    plus_minus,
+    pool_tests,
+    resample_sums,
+    sample_std,
+)
 from ..files import atomic_write, write_json
 from ..reporting.figure import PALETTE, line_style, plain, save_png
 from ..reporting.table import Table
@@ -216,7 +224,12 @@ def markdown(grid: Grid, cells: Sequence[Cell], shown: Shown, finished: Sequence
         rows = []
         for variant in dict.fromkeys(cell.variant for cell in mine):
             row = {cell.column: cell for cell in mine if cell.variant == variant}
-            rows.append((variant, *(_show(row[column], best[column]) if column in row else "–" for column in columns)))
+            rows.append(
+                (
+                    variant,
+                    *(_show(row[column], best[column], shown.digits) if column in row else "–" for column in columns),
+                )
+            )
         header = ("method", *(f"{column.direction} {column.test}" for column in columns))
         lines += [Table(corpus, header, rows).markdown(), ""]
     signatures = ", ".join(f"`{signature}`" for signature in dict.fromkeys(cell.signature for cell in cells))
@@ -297,11 +310,11 @@ def draw_curves(path: Path, logs: Dict[Job, Path]) -> bool:
     return save_png(path, _size(len(groups), 3.2), paint)
 
 
-def _show(cell: Cell, best: float) -> str:
-    spread = "" if cell.std is None else f" ± {cell.std:.2f}"
-    mean = f"**{cell.mean:.2f}**" if cell.mean == best else f"{cell.mean:.2f}"
-    against = "" if cell.difference is None else f", {cell.difference}"
-    return f"{mean}{spread} ({len(cell.scores)}){against}"
+def _show(cell: Cell, best: float, digits: int) -> str:
+    mean = f"{cell.mean:.{digits}f}"
+    mean = f"**{mean}**" if cell.mean == best else mean
+    against = "" if cell.difference is None else f", {cell.difference.text(digits)}"
+    return f"{mean}{plus_minus(cell.std, digits)} ({len(cell.scores)}){against}"
 
 
 def _round(value: Optional[float]) -> str:

@@ -18,6 +18,7 @@ from labo_fairseq.errors import UserError
 from labo_fairseq.experiments.image_report import hard_images, significance
 from labo_fairseq.experiments.image_result import ImageRun, is_image_run, load_image_run
 from labo_fairseq.experiments.image_run import load_network, measure
+from labo_fairseq.experiments.image_scores import IMAGE_METRICS
 from labo_fairseq.images import is_dataset
 from labo_fairseq.images.datasets import ImageArray, ImageData, load_declaration
 from labo_fairseq.images.methods import build_method, method_names
@@ -531,7 +532,7 @@ def test_a_report_compares_runs_on_the_same_images(smoke):
     for path in written.glob("*.png"):
         assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     for score in report[names[1]]["evaluation"]["tests"]["test"]:
-        assert f"{score['value']:.3f}" in done.stdout
+        assert f"{score['value']:.{IMAGE_METRICS[score['name']].digits}f}" in done.stdout
     twice = labo("report", place / names[0], place / names[0], cwd=folder)
     said = f"labo-fairseq report: the run {place / names[0]} is named twice: name another one"
     assert (twice.returncode, twice.stdout.strip()) == (1, said)
@@ -561,10 +562,10 @@ def test_a_grid_of_images_is_run_tabulated_and_compared(smoke, monkeypatch, caps
     assert 0 < cells[1]["p"] <= 1
     row = next(line for line in reported.splitlines() if line.startswith("| labo | 1 |"))
     for name in ("NLL", "NLL (posterior)", "ECE", "ECE (temperature)"):
-        assert f"{test[1][name]:.3f}" in row
+        assert f"{test[1][name]:.{IMAGE_METRICS[name].digits}f}" in row
     valid = [{score["name"]: score["value"] for score in result["validation"]}["accuracy"] for result in results]
     chosen = 2 if valid[2] > valid[1] else 1
-    assert f"| labo | {['', 'labo', 'labo-tau2.0'][chosen]} | 1 | {test[chosen]['accuracy']:.3f}" in reported
+    assert f"| labo | {['', 'labo', 'labo-tau2.0'][chosen]} | 1 | {test[chosen]['accuracy']:.2f}" in reported
     two = [str(place / name) for name in names[:2]]
     assert main(["compare", *two, "--json"]) == 0
     lines = json.loads(capsys.readouterr().out)

@@ -1,15 +1,18 @@
 """The tables of a grid of images, made of results that no training made."""
 
 import json
+import re
 
 import numpy as np
 import pytest
 
 from labo_fairseq.evaluation.metrics import Score
+from labo_fairseq.evaluation.significance import Difference, render
 from labo_fairseq.experiments.image_report import _curves_figure
 from labo_fairseq.experiments.image_result import ImageCost, ImageEvaluation, ImageResult, ImageRun
-from labo_fairseq.experiments.image_scores import ACCURACY, tuned
+from labo_fairseq.experiments.image_scores import ACCURACY, compare_image_runs, tuned
 from labo_fairseq.experiments.kinds import IMAGES, GridRun
+from labo_fairseq.experiments.results import Cell, Column, _show
 from labo_fairseq.files import write_json
 
 IMAGES_OF_A_SET = 40
@@ -23,7 +26,8 @@ def finished_run(folder, method, valid_accuracy=None, accuracy=50.0):
     logits[:right, 0], logits[right:, 1] = 1, 1
     folder.mkdir(parents=True)
     np.savez(folder / "predictions.npz", test_logits=logits, test_labels=labels)
-    run = ImageRun(folder, {"criterion": {"name": method}, "dataset": "x"}, {})
+    config = {"criterion": {"name": method}, "dataset": "x", "data": {}, "smoke": False}
+    run = ImageRun(folder, config, {})
     validation = [] if valid_accuracy is None else [Score(ACCURACY, valid_accuracy, "")]
     tests = {"test": [Score(ACCURACY, accuracy, "n:40"), Score("NLL", 0.5, "unit:nats|n:40")]}
     evaluation = ImageEvaluation("checkpoint_best.pt", tests, 1, None, validation)
@@ -48,7 +52,7 @@ def test_a_baseline_that_is_not_finished_is_no_column(make):
     runs = {"labo": {1: make("labo", "labo", 40.0)}, "labo-tau2.0": {1: make("labo-tau2.0", "labo", 60.0, 75.0)}}
     table = tuned("x", runs, "ls")
     assert table.header == ("method", "chosen", "seeds", ACCURACY)
-    assert list(table.rows) == [("labo", "labo-tau2.0", "1", "75.000")]
+    assert list(table.rows) == [("labo", "labo-tau2.0", "1", "75.00")]
     runs["ls"] = {1: make("ls", "ls", 50.0)}
     table = tuned("x", runs, "ls")
     assert table.header[-1] == "Δ to ls"
@@ -67,3 +71,15 @@ def test_a_curve_says_which_images_it_is_of(tmp_path, images):
     progress = IMAGES.progress(run.log, {"training": {"epochs": 4}})
     assert progress == f"training  50%, {images} accuracy {value:.2f}"
     assert f"on {images} images" in _curves_figure({"ls": run}).alt
+
+
+def test_nats_have_three_decimals_and_percent_two(make):
+    ls, labo = make("ls", "ls", 40.0, 50.0), make("labo", "labo", 40.0, 55.0)
+    shown = [IMAGES.shown(name) for name in ("nll", "ACCURACY", "nll (posterior)", "ece")]
+    assert [one.digits for one in shown] == [3, 2, 3, 2]
+    lines = render(compare_image_runs([ls, labo], samples=10)).splitlines()
+    assert re.search(r"labo +55\.00 +\d\d\.\d\d ± \d+\.\d\d  \d\.\d{4}$", lines[2])
+    assert re.search(r"labo +0\.763 +0\.\d{3} ± 0\.\d{3}  \d\.\d{4}$", lines[7])
+    cell = Cell("labo", Column("x", "resnet18", "test"), {1: 0.7632}, Difference({1: -0.0041}, 0.5), "")
+    assert _show(cell, 0.1, 3) == "0.763 (1), Δ -0.004, p 0.500"
+    assert _show(cell, 0.7632, 3).startswith("**0.763** (1)")

@@ -184,9 +184,10 @@ def test_a_difference_over_seeds():
     """BLEU of five seeds; scipy.stats.ttest_1samp of them gives this p."""
     five = Difference(dict(enumerate((1.30, -1.05, 0.26, -0.56, 1.26), 1)), 0.113)
     assert five.p_over_seeds == pytest.approx(0.6356378191770673, abs=1e-12)
-    assert str(five) == "Δ +0.24 ± 1.06, p 0.113, over seeds 0.64"
-    assert str(Difference({1: -0.5}, None)) == "Δ -0.50", "one seed says nothing of others"
-    assert str(Difference({1: 0.5, 2: 0.5}, 0.2)) == "Δ +0.50 ± 0.00, p 0.200", "nor do equal ones"
+    assert five.text() == "Δ +0.24 ± 1.06, p 0.113, over seeds 0.636"
+    assert Difference({1: -0.5}, None).text() == "Δ -0.50", "one seed says nothing of others"
+    assert Difference({1: 0.5, 2: 0.5}, 0.2).text() == "Δ +0.50 ± 0.00, p 0.200", "nor do equal ones"
+    assert Difference({1: -0.0041, 2: -0.0043}, 0.2).text(3) == "Δ -0.004 ± 0.000, p 0.200, over seeds 0.015"
 
 
 def test_chance_is_told_from_quality(compared):

@@ -18,6 +18,7 @@ class Shown(NamedTuple):
     key: str
     name: str
     lower_is_better: bool
+    digits: int  # behind the point
 
 
 class Place(NamedTuple):

@@ -82,7 +82,7 @@ class Images(Kind):
 
     def shown(self, metric: str) -> Shown:
         name = find_image_metric(metric or ACCURACY)
-        return Shown(name, name, IMAGE_METRICS[name].lower_is_better)
+        return Shown(name, name, IMAGE_METRICS[name].lower_is_better, IMAGE_METRICS[name].digits)
 
     def scores(self, run: ImageRun, result: RunResult, direction: str, metric: str) -> Dict[Place, Scored]:
         recorded = next((score for score in result.evaluation.tests[TEST] if score.name == metric), None)

@@ -62,7 +62,7 @@ class Translation(Kind):
 
     def shown(self, metric: str) -> Shown:
         known = find_metric(metric or "bleu")
-        return Shown(metric or known.key, known.name(Scoring()), known.lower_is_better)
+        return Shown(metric or known.key, known.name(Scoring()), known.lower_is_better, known.digits)
 
     def scores(self, run: Run, result: RunResult, direction: str, metric: str) -> Dict[Place, Scored]:
         scores = {}
