@@ -8,13 +8,12 @@ import tarfile
 import zipfile
 import zlib
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Collection, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import torch
-import yaml
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -22,6 +21,7 @@ from ..data.archives import Archive, archive_folder, cache_folder, fetch, fetch_
 from ..data.corpora.declaration import parse_hours
 from ..errors import UserError
 from ..files import configs, digest_of, shipped_datasets
+from ..yaml_files import check_keys, load_yaml
 from .files import ImageFiles, check_images, list_classes, list_images
 from .randomness import Draws
 
@@ -96,7 +96,11 @@ class Declaration:
     hours: Dict[str, Dict[str, float]] = field(default_factory=dict)  # network → device → of a run, as expected
 
 
-#: settings of every data set, with their defaults
+SPLITS = ("train", "valid", "test")
+_NEEDED = ("title", "reader")
+_WHEEL = ("requirement", "file", "sha256", "member")
+
+#: settings of every data set, with their defaults; which of them a reader takes, :data:`READERS` says
 DATA: Dict[str, Any] = {
     "validation": 5000,  # images taken out of the training set, where there are none of their own
     "test": 0,  # likewise
@@ -142,23 +146,38 @@ def load_declaration(name: str) -> Declaration:
     if not own and name not in shipped_datasets():
         raise UserError(f"unknown data set {name!r}: choose from {', '.join(shipped_datasets())}, or name a YAML file")
     path = Path(name) if own else configs() / "datasets" / f"{name}.yaml"
+    if not path.is_file():
+        raise UserError(f"no data set {path}: the file is not there")
+    content = load_yaml(path)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = dict(check_keys(content, {known.name for known in fields(Declaration)} - {"name"}, _NEEDED))
         for key in ("mean", "std", "classes"):
             content[key] = tuple(content.get(key, ()))
         declaration = Declaration(path.stem, **content)
         if declaration.reader not in READERS:
             raise ValueError(f"reader must be one of {', '.join(READERS)}, got {declaration.reader!r}")
-        if not declaration.mean or len(declaration.mean) != len(declaration.std):
+        numbers = all(isinstance(value, (int, float)) for value in declaration.mean + declaration.std)
+        if not declaration.mean or len(declaration.mean) != len(declaration.std) or not numbers:
             raise ValueError("mean and std must have one value per channel")
+        for key, known, needed in (
+            ("folders", SPLITS, {"train"} if declaration.reader == "folders" else ()),
+            ("wheel", _WHEEL, _WHEEL if declaration.reader == "digits" else ()),
+            ("data", READERS[declaration.reader].settings, ()),
+        ):
+            _check_section(key, getattr(declaration, key), known, needed)
         for network, hours in declaration.hours.items():
             declaration.hours[network] = parse_hours(hours)
-    except FileNotFoundError:
-        raise UserError(f"no data set {path}: the file is not there") from None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, UserError, yaml.YAMLError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, UserError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path} does not declare a data set ({reason}): compare it with cifar10.yaml") from None
     return declaration
+
+
+def _check_section(name: str, value: Any, known: Collection[str], needed: Collection[str]) -> None:
+    try:
+        check_keys(value, known, needed)
+    except UserError as error:
+        raise UserError(f"{name}: {error}") from None
 
 
 def load_data(declaration: Declaration, settings: Dict[str, Any], archive_dir: Optional[Path] = None) -> ImageData:
@@ -170,29 +189,31 @@ def load_data(declaration: Declaration, settings: Dict[str, Any], archive_dir: O
     Raises:
         UserError: a file that cannot be had, is another one than published, or does not hold what it should.
     """
-    return READERS[declaration.reader](declaration, settings, archive_dir)
+    return READERS[declaration.reader].read(declaration, settings, archive_dir)
 
 
 def _finish(
-    train: ImageSet, test: Optional[ImageSet], classes: Sequence[str], files: Dict[str, str], settings: Dict[str, Any]
+    train: ImageSet,
+    test: Optional[ImageSet],
+    classes: Sequence[str],
+    files: Dict[str, str],
+    settings: Dict[str, Any],
+    valid: Optional[ImageSet] = None,
 ) -> ImageData:
     """Cut what has no images of its own out of the training images."""
-    held_out = settings["validation"] + (0 if test is not None else settings["test"])
+    validation = 0 if valid is not None else settings["validation"]
+    held_out = validation + (0 if test is not None else settings["test"])
     if held_out >= len(train):
-        raise UserError(f"{held_out} images are to be held out of {len(train)}: lower data.validation")
+        lower = "data.test" if not validation else "data.validation"
+        raise UserError(f"{held_out} images are to be held out of {len(train)}: lower {lower}")
     order = spread(train.labels, len(train))
-    valid = order[: settings["validation"]]
     if test is None:
         if not settings["test"]:
             raise UserError("there are no test images: set data.test to how many to take out of the training images")
-        test = train.subset(order[settings["validation"] : held_out])
-    return ImageData(
-        train.subset(order[held_out:].sort().values),
-        train.subset(valid) if len(valid) else None,
-        test,
-        tuple(classes),
-        files,
-    )
+        test = train.subset(order[validation:held_out])
+    if validation:
+        valid = train.subset(order[:validation])
+    return ImageData(train.subset(order[held_out:].sort().values), valid, test, tuple(classes), files)
 
 
 def spread(labels: Tensor, count: int) -> Tensor:
@@ -328,16 +349,14 @@ def _read_folders(declaration: Declaration, settings: Dict[str, Any], archive_di
     classes = list_classes(root / folders["train"])
     digest = hashlib.sha256("\n".join(classes).encode("utf-8"))
     sets: Dict[str, ImageFiles] = {}
-    for split in ("train", "valid", "test"):
+    for split in SPLITS:
         folder = root / folders.get(split, "")
         if split in folders and (split != "valid" or folder.is_dir()):
             paths, labels = list_images(folder, classes)
             sets[split] = ImageFiles(paths, labels, settings["size"], settings["resize"])
             digest.update("".join(f"\n{path.relative_to(root).as_posix()}" for path in paths).encode("utf-8"))
     files = {"names of the images": digest.hexdigest()}
-    if "valid" in sets:
-        return ImageData(sets["train"], sets["valid"], sets["test"], classes, files)
-    return _finish(sets["train"], sets.get("test"), classes, files, settings)
+    return _finish(sets["train"], sets.get("test"), classes, files, settings, sets.get("valid"))
 
 
 def _digests(paths: Dict[str, Path]) -> Dict[str, str]:
@@ -353,9 +372,16 @@ def _as_tensor(image: Any) -> Tensor:
     return torch.from_numpy(array)[None] if array.ndim == 2 else torch.from_numpy(array).permute(2, 0, 1).contiguous()
 
 
-READERS: Dict[str, Callable[[Declaration, Dict[str, Any], Optional[Path]], ImageData]] = {
-    "digits": _read_digits,
-    "idx": _read_idx,
-    "cifar": _read_cifar,
-    "folders": _read_folders,
+class Reader(NamedTuple):
+    """A way to read a data set."""
+
+    read: Callable[[Declaration, Dict[str, Any], Optional[Path]], ImageData]
+    settings: Tuple[str, ...]  # of DATA, those that it heeds
+
+
+READERS = {
+    "digits": Reader(_read_digits, ("validation", "test")),
+    "idx": Reader(_read_idx, ("validation", "verify")),
+    "cifar": Reader(_read_cifar, ("validation", "verify")),
+    "folders": Reader(_read_folders, ("validation", "test", "size", "resize")),
 }

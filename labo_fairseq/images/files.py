@@ -124,8 +124,11 @@ def _eight_bits(image: Any) -> Any:
     from PIL import Image
 
     values = np.asarray(image, dtype=np.float64)
-    scale = 257.0 if image.mode.startswith("I") else 1.0  # 65535 = 257 · 255
-    return Image.fromarray(np.clip(np.rint(values / scale), 0, 255).astype(np.uint8), "L")
+    if image.mode.startswith("I"):
+        values = values / 257  # 65535 = 257 · 255
+    elif values.min() >= 0 and values.max() <= 1:  # floating point has two ranges in use, to 1 and to 255
+        values = values * 255
+    return Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8), "L")
 
 
 def _bilinear() -> Any:
@@ -178,6 +181,11 @@ def list_classes(folder: Path) -> Tuple[str, ...]:
     return tuple(names)
 
 
+def _is_image(path: Path) -> bool:
+    """Whether a path below a folder of classes is that of an image, and not of what notebooks and macOS leave there."""
+    return path.suffix.lower() in ENDINGS and not any(part.startswith(".") for part in path.parts)
+
+
 def list_images(folder: Path, classes: Sequence[str]) -> Tuple[List[Path], Tensor]:
     """The images below ``folder/CLASS``, by class and name, and their labels, the positions in ``classes``.
 
@@ -190,7 +198,7 @@ def list_images(folder: Path, classes: Sequence[str]) -> Tuple[List[Path], Tenso
     paths: List[Path] = []
     labels: List[int] = []
     for label, name in enumerate(classes):
-        images = sorted(path for path in (folder / name).rglob("*") if path.suffix.lower() in ENDINGS)
+        images = sorted(path for path in (folder / name).rglob("*") if _is_image(path.relative_to(folder)))
         if not images:
             raise UserError(f"{folder / name} holds no image ({', '.join(ENDINGS)})")
         paths += images

@@ -2,15 +2,16 @@
 
 from copy import deepcopy
 from dataclasses import asdict
-from typing import Any, Dict, Sequence
+from typing import Any, Collection, Dict, Sequence
 
 import yaml
 from torch import nn
 
 from ..errors import UserError
-from .datasets import DATA, Declaration
+from ..yaml_files import check_keys
+from .datasets import DATA, READERS, Declaration
 from .methods import Context, build_method, method_defaults
-from .networks import network_defaults
+from .networks import NETWORKS, network_defaults
 from .training import Pixels, Recipe, check_mixing
 from .transforms import Augmentation
 
@@ -36,6 +37,7 @@ def compose(
         UserError: an unknown name, or a value out of range; the message names the setting.
     """
     known = network_defaults(network)
+    _check_declared(declaration, network, known)
     declared = declaration.networks.get(network, declaration.networks.get("default", {}))
     settings: Settings = {
         "dataset": declaration.name,
@@ -54,6 +56,7 @@ def compose(
         if "width" in known:
             settings["network"]["width"] = _SMOKE_WIDTHS.get(network, 8)
     for override in overrides:
+        _refuse_unheeded(declaration, override)
         _apply(settings, override)
     _check(settings)
     settings["training"]["milestones"] = list(settings["training"]["milestones"])
@@ -75,6 +78,33 @@ def pixels_of(settings: Settings) -> Pixels:
 def options_of(section: Dict[str, Any]) -> Dict[str, Any]:
     """A section such as ``network`` without its name."""
     return {key: value for key, value in section.items() if key != "name"}
+
+
+def _check_declared(declaration: Declaration, network: str, known: Collection[str]) -> None:
+    """UserError where the declaration of a data set has a setting that nothing takes."""
+    every = {option for name in NETWORKS for option in network_defaults(name)}
+    sections = {
+        "training": (declaration.training, asdict(Recipe())),
+        "augmentation": (declaration.augmentation, asdict(Augmentation())),
+        f"networks.{network}": (declaration.networks.get(network, {}), known),
+        # of any network, each of which takes what it knows
+        "networks.default": (declaration.networks.get("default", {}), every.union(known)),
+    }
+    for name, (value, options) in sections.items():
+        try:
+            check_keys(value, options)
+        except UserError as error:
+            raise UserError(f"the data set {declaration.name} declares {name} wrongly: {error}") from None
+
+
+def _refuse_unheeded(declaration: Declaration, override: str) -> None:
+    """UserError where an override sets what the images of this kind have not."""
+    key = override.partition("=")[0]
+    section, _, name = key.partition(".")
+    heeded = READERS[declaration.reader].settings
+    if section == "data" and name in DATA and name not in heeded:
+        known = ", ".join(f"data.{one}" for one in heeded)
+        raise UserError(f"{key} has no effect on {declaration.name}: it has {known}")
 
 
 def _apply(settings: Settings, override: str) -> None:

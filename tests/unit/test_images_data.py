@@ -27,6 +27,7 @@ from labo_fairseq.images.datasets import (
 from labo_fairseq.images.files import ImageFiles, center_box, decode, random_box
 from labo_fairseq.images.networks import NETWORKS, build_network, network_defaults
 from labo_fairseq.images.randomness import Draws, generator_at, seed_at
+from labo_fairseq.images.settings import compose
 from labo_fairseq.images.transforms import Augmentation, augment, normalize, random_crop, rotate
 
 Image = pytest.importorskip("PIL.Image")
@@ -296,6 +297,9 @@ def test_every_declaration_can_be_read():
         assert load_declaration(name).title
 
 
+FOLDERS = "title: t\nreader: folders\nmean: [0.5]\nstd: [0.5]\n"
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -303,7 +307,14 @@ def test_every_declaration_can_be_read():
         ("title: t\nreader: cifar", "mean and std must have one value per channel"),
         ("title: t\nreader: cifar\nmean: [0]\nstd: [1]\ncolor: red", "color"),
         ("- a\n- b", "does not declare a data set"),
-        ("a: [", "does not declare a data set"),
+        ("a: [", "is no YAML"),
+        (f"{FOLDERS}title: u", "the key 'title' stands twice"),
+        (FOLDERS.replace("[0.5]", "ab"), "mean and std must have one value per channel"),
+        (f"{FOLDERS}folders: {{valid: v}}", "folders: no train"),
+        (f"{FOLDERS}folders: {{train: t, tset: v}}", "folders: unknown key tset"),
+        (f"{FOLDERS}folders: {{train: t}}\ndata: {{vaildation: 1}}", "data: unknown key vaildation"),
+        (f"{FOLDERS}folders: {{train: t}}\ndata: {{verify: false}}", "data: unknown key verify"),
+        ("reader: digits\ntitle: t\nmean: [0]\nstd: [1]\nwheel: {file: x}", "wheel: no member"),
     ],
 )
 def test_a_wrong_declaration_is_refused_in_one_line(tmp_path, content, message):
@@ -316,6 +327,29 @@ def test_a_wrong_declaration_is_refused_in_one_line(tmp_path, content, message):
         load_declaration(str(tmp_path / "absent.yaml"))
     with pytest.raises(UserError, match=r"unknown data set 'cifar11': choose from .*cifar10"):
         load_declaration("cifar11")
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ("training: {epohcs: 3}", "mine declares training wrongly: unknown key epohcs"),
+        ("augmentation: {flip: true, pading: 1}", "mine declares augmentation wrongly: unknown key pading"),
+        ("networks: {resnet18: {widht: 8}}", r"mine declares networks\.resnet18 wrongly: unknown key widht"),
+        ("networks: {default: {widht: 8}}", r"mine declares networks\.default wrongly: unknown key widht"),
+    ],
+)
+def test_a_setting_that_nothing_takes_is_refused(tmp_path, section, message):
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"{FOLDERS}folders: {{train: t}}\n{section}")
+    with pytest.raises(UserError, match=message):
+        compose(load_declaration(str(path)), "resnet18", "ls", 1)
+
+
+def test_a_setting_that_a_data_set_has_not_is_refused():
+    for name, override in (("cifar10", "data.size=64"), ("digits", "data.verify=false"), ("cifar10", "data.test=9")):
+        with pytest.raises(UserError, match=rf"{override.split('=')[0]} has no effect on {name}: it has data\."):
+            compose(load_declaration(name), "resnet18", "ls", 1, [override])
+    assert compose(load_declaration("folders"), "resnet18", "ls", 1, ["data.size=64"])["data"]["size"] == 64
 
 
 def test_a_dataset_of_the_users_own_becomes_images_in_memory():
@@ -366,6 +400,7 @@ def test_image_files_of_every_mode_become_red_green_and_blue(tmp_path):
         ("bits.tif", sixteen_bits, 99),
         ("more-bits.tif", Image.fromarray(np.full((3, 3), 99 * 257, dtype=np.int32)), 99),
         ("float.tif", Image.fromarray(np.full((3, 3), 99, dtype=np.float32)), 99),
+        ("share.tif", Image.fromarray(np.full((3, 3), 99 / 255, dtype=np.float32)), 99),
     ):
         save(tmp_path / name, image)
         assert decode(tmp_path / name).getpixel((0, 0)) == (value, value, value), name
@@ -438,6 +473,27 @@ def test_a_damaged_image_is_told_before_the_training(tmp_path, split):
     with pytest.raises(UserError, match=r"2\.png cannot be read as an image"):
         run_images(tmp_path / "run", "folders", "resnet18", "ls", 1, [], smoke=True, archive_dir=place)
     assert not (tmp_path / "run").exists()
+
+
+def test_what_tools_leave_among_the_images_is_none(tmp_path):
+    folders(tmp_path)
+    (tmp_path / "train" / "ant" / "._0.png").write_bytes(b"macOS")
+    save(tmp_path / "train" / "bee" / ".ipynb_checkpoints" / "0-checkpoint.png", Image.new("RGB", (9, 9)))
+    data = load_data(load_declaration("folders"), {**DATA, "size": 8, "resize": 9}, tmp_path)
+    assert [path.name for path in data.train.paths] == ["0.png", "1.png", "2.png", "3.png"] * 2
+
+
+def test_test_images_are_cut_out_where_only_validation_has_a_folder(tmp_path):
+    place = folders(tmp_path / "images", splits=("train", "val"))
+    (tmp_path / "mine.yaml").write_text(f"{FOLDERS}folders: {{train: train, valid: val}}")
+    declaration = load_declaration(str(tmp_path / "mine.yaml"))
+    data = load_data(declaration, {**DATA, "test": 2}, place)
+    assert (len(data.train), len(data.valid), len(data.test)) == (6, 8, 2)
+    assert {*data.train.paths, *data.test.paths} == set((place / "train").rglob("*.png"))
+    with pytest.raises(UserError, match=r"there are no test images: set data\.test"):
+        load_data(declaration, dict(DATA), place)
+    with pytest.raises(UserError, match=r"8 images are to be held out of 8: lower data\.test"):
+        load_data(declaration, {**DATA, "test": 8}, place)
 
 
 def test_wrong_folders_are_refused(tmp_path):
