@@ -1,6 +1,7 @@
 """One run on disk, seen by those who read it: where its files lie, what it was trained on, what came of it."""
 
 import json
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple, Type, TypeVar
@@ -256,7 +257,7 @@ def direction_of(run: Run, source: str = "") -> Pair:
 
 
 def runs_by_name(runs: Sequence[Run]) -> Dict[str, Run]:
-    """``runs`` by the names of their folders, or by their paths where these are the same.
+    """``runs`` by what they are called, see :func:`names_of`.
 
     Raises:
         UserError: a run is there twice, or they were trained on different data.
@@ -266,7 +267,7 @@ def runs_by_name(runs: Sequence[Run]) -> Dict[str, Run]:
 
 
 def names_of(folders: Sequence[Path]) -> List[str]:
-    """What runs are called by their folders: the names of these, or their paths where names are the same.
+    """What runs are called by their folders: the names of these, or where they are alike, paths as short as can be.
 
     Raises:
         UserError: a run is there twice.
@@ -274,7 +275,11 @@ def names_of(folders: Sequence[Path]) -> List[str]:
     refuse_repeated(folders)
     paths = [folder.resolve() for folder in folders]
     short = [path.name for path in paths]
-    return short if len(set(short)) == len(short) else [str(path) for path in paths]
+    if len(set(short)) == len(short):
+        return short
+    # a run may lie in the folder of another one
+    shared = Path(os.path.commonpath([path.parent for path in paths]))
+    return [path.relative_to(shared).as_posix() for path in paths]
 
 
 def refuse_repeated(folders: Sequence[Path]) -> None:

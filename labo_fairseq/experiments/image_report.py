@@ -56,7 +56,8 @@ def write_image_report(runs: Sequence[ImageRun], folder: Path) -> Tuple[Path, Li
         Section("hard-images", "Hard images", [_HARD_TEXT, *figures[2:]]),
     ]
     baseline = next(iter(systems))
-    title = f"{first.config['dataset']}, {first.config['network']['name']}"
+    networks = ", ".join(dict.fromkeys(run.config["network"]["name"] for run in runs))
+    title = f"{first.config['dataset']}, {networks}"
     make_folder(folder)
     path = folder / "report.html"
     text = f"Runs on the same images; {baseline} is the baseline."
@@ -233,7 +234,7 @@ def _hard_figure(name: str, run: ImageRun, classes: Sequence[str]) -> Figure:
     images = hard_images(run, classes)
     rows = -(-len(images) // _COLUMNS)
     return Figure(
-        f"hard-images-{name}",
+        f"hard-images-{name.replace('/', '-')}",
         f"The {len(images)} hardest training images of {name}, each beside the labels of its most probable classes.",
         (11.0, 0.6 + 1.5 * rows),
         partial(paint_hard_images, title=name, images=images),

@@ -8,7 +8,7 @@ import pytest
 
 from labo_fairseq.evaluation.metrics import Score
 from labo_fairseq.evaluation.significance import Difference, render
-from labo_fairseq.experiments.image_report import _curves_figure
+from labo_fairseq.experiments.image_report import _curves_figure, write_image_report
 from labo_fairseq.experiments.image_result import ImageCost, ImageEvaluation, ImageResult, ImageRun
 from labo_fairseq.experiments.image_scores import ACCURACY, compare_image_runs, tuned
 from labo_fairseq.experiments.kinds import IMAGES, GridRun
@@ -83,3 +83,21 @@ def test_nats_have_three_decimals_and_percent_two(make):
     cell = Cell("labo", Column("x", "resnet18", "test"), {1: 0.7632}, Difference({1: -0.0041}, 0.5), "")
     assert _show(cell, 0.1, 3) == "0.763 (1), Δ -0.004, p 0.500"
     assert _show(cell, 0.7632, 3).startswith("**0.763** (1)")
+
+
+def test_a_report_on_several_networks_names_them_all_and_writes_nowhere_else(tmp_path, make):
+    runs = []
+    for network in ("resnet18", "mobilenetv2"):
+        run = make(f"{network}/ls", "ls", 40.0)
+        run.config["network"] = {"name": network}
+        record = {"epoch": 1, "updates": 9, "train_accuracy": 50.0, "train_loss": 1.0}
+        run.log.write_text(json.dumps(record) + "\n", encoding="utf-8")
+        pixels, logits = np.zeros((2, 1, 8, 8), dtype=np.uint8), np.zeros((2, 2), dtype=np.float32)
+        np.savez(run.folder / "hard_images.npz", pixels=pixels, logits=logits, labels=np.zeros(2, dtype=np.int64))
+        runs.append(run)
+    before = set(tmp_path.rglob("*"))
+    path, _ = write_image_report(runs, tmp_path / "report")
+    assert "x, resnet18, mobilenetv2" in path.read_text(encoding="utf-8")
+    made = {file.relative_to(tmp_path / "report").as_posix() for file in set(tmp_path.rglob("*")) - before}
+    figures = {"reliability.png", "curves.png", "hard-images-resnet18-ls.png", "hard-images-mobilenetv2-ls.png"}
+    assert made == {".", "report.html", "report.json", *figures}

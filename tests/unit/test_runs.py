@@ -8,7 +8,7 @@ import pytest
 from labo_fairseq.cli import main
 from labo_fairseq.errors import UserError
 from labo_fairseq.evaluation import runs
-from labo_fairseq.evaluation.runs import is_image_run, load_run, newest_run
+from labo_fairseq.evaluation.runs import is_image_run, load_run, names_of, newest_run
 
 
 @pytest.fixture
@@ -60,3 +60,10 @@ def test_runs_of_both_kinds_are_refused(finished, capsys, command, order):
 def test_a_command_for_translations_says_so(finished, capsys, command):
     assert main([*command, str(finished[0])]) == 1
     assert "holds a run on images: this command is for translation runs\n" in capsys.readouterr().err
+
+
+def test_runs_of_the_same_name_are_told_by_what_differs_in_their_paths(tmp_path):
+    assert names_of([tmp_path / "a" / "ls", tmp_path / "b" / "labo"]) == ["ls", "labo"]
+    folders = [tmp_path / place for place in ("resnet18/ls", "mobilenetv2/ls", "resnet18/labo")]
+    assert names_of(folders) == ["resnet18/ls", "mobilenetv2/ls", "resnet18/labo"]
+    assert names_of([tmp_path / "x" / "ls", tmp_path / "x" / "ls" / "more" / "ls"]) == ["ls", "ls/more/ls"]
