@@ -148,7 +148,7 @@ class DecodingAnalysis(Analysis):
     def run(self, runs: Sequence[Run], folder: Path, **options: Any) -> AnalysisResult:
         """Options: ``grid``, a :class:`Grid`."""
         grid: Grid = options.get("grid", Grid())
-        known = list(runs[0].data.tests)
+        known = list(dict.fromkeys(test.split for test in held_out(runs[0]) if test.split != VALID))
         for name in grid.tests:
             if name not in known:
                 raise UserError(f"no test set {name!r}: choose from {', '.join(known)}")

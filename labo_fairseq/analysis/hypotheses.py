@@ -37,12 +37,12 @@ class Hypotheses:
 
 
 def held_out(run: Run) -> List[HeldOut]:
-    """In every direction the validation set, then the test sets."""
-    splits = (VALID, *run.data.tests)
+    """In every direction the validation set, then the test sets; a corpus may score the former as one of the latter."""
     return [
-        HeldOut(split, (source, target), run.data.split(split, source, target))
-        for source, target in run.directions
-        for split in splits
+        HeldOut(split, direction, run.data.split(split, *direction))
+        for direction in run.directions
+        for split in (VALID, *run.data.tests)
+        if split == VALID or not run.is_validation(split, direction)
     ]
 
 

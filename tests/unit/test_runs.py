@@ -5,10 +5,13 @@ import os
 
 import pytest
 
+from labo_fairseq.analysis.hypotheses import held_out
 from labo_fairseq.cli import main
+from labo_fairseq.data.prepared_corpus import Prepared
 from labo_fairseq.errors import UserError
 from labo_fairseq.evaluation import runs
 from labo_fairseq.evaluation.runs import is_image_run, load_run, names_of, newest_run
+from labo_fairseq.files import write_json, write_lines
 
 
 @pytest.fixture
@@ -67,3 +70,14 @@ def test_runs_of_the_same_name_are_told_by_what_differs_in_their_paths(tmp_path)
     folders = [tmp_path / place for place in ("resnet18/ls", "mobilenetv2/ls", "resnet18/labo")]
     assert names_of(folders) == ["resnet18/ls", "mobilenetv2/ls", "resnet18/labo"]
     assert names_of([tmp_path / "x" / "ls", tmp_path / "x" / "ls" / "more" / "ls"]) == ["ls", "ls/more/ls"]
+
+
+def test_a_validation_set_that_is_scored_is_no_test_set(tmp_path):
+    texts = {"valid": ["a", "b"], "val": ["a", "b"], "test": ["a", "c"]}
+    for language in ("de", "en"):
+        for split, lines in texts.items():
+            (tmp_path / "raw").mkdir(exist_ok=True)
+            write_lines(tmp_path / "raw" / f"{split}.{language}", lines)
+    write_json(tmp_path / "prepared.json", {"recipe": {}, "tests": ["val", "test"]})
+    run = runs.Run(tmp_path, {}, Prepared(tmp_path), (("de", "en"),))
+    assert [test.split for test in held_out(run)] == ["valid", "test"]
