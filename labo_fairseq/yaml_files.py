@@ -1,5 +1,6 @@
 """YAML that users write: read strictly, with one line about what is wrong and where."""
 
+import re
 from pathlib import Path
 from typing import Any, Collection, Dict, List
 
@@ -19,16 +20,35 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep=deep)
 
 
+# numbers of YAML 1.2, as fairseq's and the command line's settings are read; PyYAML's 1.1 takes 1e-3 for a word
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
 def load_yaml(path: Path) -> Any:
     """The content of a YAML file.
 
     Raises:
-        UserError: it cannot be read, is no UTF-8 or no YAML, or has a key twice.
+        UserError: it is not there, cannot be read, is no UTF-8 or no YAML, or has a key twice.
     """
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except (OSError, yaml.YAMLError, UnicodeDecodeError, TypeError) as error:
+        return parse_yaml(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"no such file: {path}") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError, TypeError) as error:
         raise UserError(f"{path} is no YAML: {' '.join(str(error).split())}") from None
+
+
+def parse_yaml(text: str) -> Any:
+    """The value of a setting.
+
+    Raises:
+        yaml.YAMLError: it is none.
+    """
+    return yaml.load(text, Loader=_Loader)
 
 
 def check_keys(value: Any, known: Collection[str], needed: Collection[str] = ()) -> Dict[str, Any]:

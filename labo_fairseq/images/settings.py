@@ -8,7 +8,7 @@ import yaml
 from torch import nn
 
 from ..errors import UserError
-from ..yaml_files import check_keys
+from ..yaml_files import check_keys, parse_yaml
 from .datasets import DATA, READERS, Declaration
 from .methods import Context, build_method, method_defaults
 from .networks import NETWORKS, network_defaults
@@ -119,7 +119,7 @@ def _apply(settings: Settings, override: str) -> None:
         known = ", ".join(f"{section}.{one}" for one in options_of(settings[section])) or "nothing to set"
         raise UserError(f"unknown setting {key}: {settings[section].get('name', section)} has {known}")
     try:
-        value = yaml.safe_load(text)
+        value = parse_yaml(text)
     except yaml.YAMLError:
         raise UserError(f"the value of {key} cannot be read: {text}") from None
     if isinstance(value, str):
@@ -131,7 +131,7 @@ def _apply(settings: Settings, override: str) -> None:
 
 
 def _number(text: str) -> Any:
-    """YAML takes 1e-3 for a word."""
+    """YAML takes inf for a word."""
     try:
         return float(text)
     except ValueError:

@@ -570,7 +570,7 @@ def test_japanese_without_mecab_is_refused_before_anything_is_prepared(chinese, 
         ("run custom de-en --train a b c --valid a b --test a b", "--train takes one file with both languages, or two"),
         ("run custom de-en --train a b --valid a b --test a b", "there is no file a"),
         ("run custom pt-br-fr --train a b --valid a b --test a b", "can be read in 2 ways"),
-        ("run gone.yaml de-en", "gone.yaml is no YAML"),
+        ("run gone.yaml de-en", "no such file: gone.yaml"),
     ],
 )
 def test_commands_that_are_refused(tmp_path, arguments, message):

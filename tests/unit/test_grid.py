@@ -179,6 +179,26 @@ def test_methods_may_have_settings_of_their_own(write):
     ]
 
 
+def test_numbers_are_those_of_the_command_line(write):
+    """PyYAML reads 1e-3 as a word."""
+    content = """
+        grid:
+          - corpus: bible
+            directions: [de-en]
+            methods: [ls]
+            seeds: [1]
+            settings: {optimization.lr: [[1e-3], [2E-3]]}
+    """
+    written = load_grid(write(content)).jobs
+    plain = load_grid(
+        write(
+            {"grid": [{**BLOCK, "methods": ["ls"], "seeds": [1], "settings": {"optimization.lr": [[0.001], [0.002]]}}]}
+        )
+    ).jobs
+    assert [job.name for job in written] == [job.name for job in plain]
+    assert [job.settings for job in written] == [("optimization.lr=[0.001]",), ("optimization.lr=[0.002]",)]
+
+
 def test_hours_count_the_passes_of_a_method_and_its_teacher(write):
     block = {**IMAGES, "dataset": "cifar100", "methods": ["ce", "cs_kd", "kd"], "teachers": ["ce"], "seeds": [1]}
     taught = {**block, "networks": ["resnext29"], "methods": ["ce"]}

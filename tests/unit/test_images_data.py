@@ -352,6 +352,12 @@ def test_a_setting_that_a_data_set_has_not_is_refused():
     assert compose(load_declaration("folders"), "resnet18", "ls", 1, ["data.size=64"])["data"]["size"] == 64
 
 
+def test_numbers_of_settings_may_have_an_exponent():
+    given = ["training.lr=1e-2", "training.milestones=[5e-1, 0.9]"]
+    training = compose(load_declaration("cifar10"), "resnet18", "ls", 1, given)["training"]
+    assert (training["lr"], training["milestones"]) == (0.01, [0.5, 0.9])
+
+
 def test_a_dataset_of_the_users_own_becomes_images_in_memory():
     items = [(Image.new("RGB", (4, 6), (number, 0, 255)), number % 2) for number in range(5)]
     images = ImageArray.from_dataset(items)
