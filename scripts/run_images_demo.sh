@@ -7,19 +7,15 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 use_environment plots
-folder=runs seed=1 smoke="" previous=""
 for argument in "$@"; do
-    case "$previous" in
-        --folder) folder="$argument" ;;
-        --seed) seed="$argument" ;;
-    esac
     case "$argument" in
-        --smoke) smoke="-smoke" ;;
         -h | --help) exec python -m labo_fairseq run --help ;;
     esac
-    previous="$argument"
 done
+runs=()
 for method in ls labo; do
-    python -m labo_fairseq run digits resnet18 --criterion "$method" "$@"
+    printed=$(python -m labo_fairseq run digits resnet18 --criterion "$method" "$@")
+    echo "$printed"
+    runs+=("$(sed -n 's/^run  *//p' <<<"$printed" | tail -n 1)") # its directory, in the last line
 done
-exec python -m labo_fairseq report "$folder/digits/resnet18/"{ls,labo}"-seed$seed$smoke"
+exec python -m labo_fairseq report "${runs[@]}"

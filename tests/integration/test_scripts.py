@@ -89,6 +89,21 @@ def test_a_job_of_slurm_is_needed(checkout):
     assert "not in a job of SLURM: submit it" in done.stdout
 
 
+def test_the_demo_on_images_reports_the_runs_that_it_made(tmp_path):
+    """Wherever the options, which the program alone reads, put them."""
+    stub = tmp_path / "bin" / "python"
+    stub.parent.mkdir()
+    stub.write_text(
+        "#!/usr/bin/env bash\n"
+        '[ "$3" != run ] || { echo "test  (checkpoint)"; echo "run               my runs/$7"; }\n'
+        '[ "$3" != report ] || printf "<%s>" "$@"\n'
+    )
+    stub.chmod(0o755)
+    env = {**os.environ, "LABO_VENV": "none", "PATH": f"{stub.parent}:{os.environ['PATH']}"}
+    done = run("bash", ROOT / "scripts" / "run_images_demo.sh", "--folder=my runs", "--seed=2", cwd=tmp_path, env=env)
+    assert done.stdout.splitlines()[-1] == "<-m><labo_fairseq><report><my runs/ls><my runs/labo>"
+
+
 @pytest.mark.once
 def test_the_benchmark_of_a_gpu_runs_without_one(checkout, tmp_path):
     place, env = checkout
