@@ -97,7 +97,7 @@ def write_report(grid: Grid, root: Path, folder: Path, metric: str = "") -> List
         raise UserError(f"no run of {grid.name} below {root} is finished")
     cells = compare_cells(grid, finished, shown.key)
     if not cells:
-        raise UserError(f"no run of {grid.name} has Moses tokens, which {shown.key!r} needs")
+        raise UserError(f"no finished run of {grid.name} has the score {shown.name!r}: {grid.kind.unscored}")
     paths = [folder / name for name in ("table.md", "table.csv", "scores.json")]
     for path, text in zip(paths, (markdown(grid, cells, shown, finished), to_csv(cells))):
         with atomic_write(path) as part:

@@ -6,13 +6,15 @@ import re
 import numpy as np
 import pytest
 
+from labo_fairseq.errors import UserError
 from labo_fairseq.evaluation.metrics import Score
 from labo_fairseq.evaluation.significance import Difference, render
+from labo_fairseq.experiments.grid import load_grid
 from labo_fairseq.experiments.image_report import _curves_figure, write_image_report
 from labo_fairseq.experiments.image_result import ImageCost, ImageEvaluation, ImageResult, ImageRun
 from labo_fairseq.experiments.image_scores import ACCURACY, compare_image_runs, tuned
 from labo_fairseq.experiments.kinds import IMAGES, GridRun
-from labo_fairseq.experiments.results import Cell, Column, _show
+from labo_fairseq.experiments.results import Cell, Column, _show, write_report
 from labo_fairseq.files import write_json
 
 IMAGES_OF_A_SET = 40
@@ -101,3 +103,15 @@ def test_a_report_on_several_networks_names_them_all_and_writes_nowhere_else(tmp
     made = {file.relative_to(tmp_path / "report").as_posix() for file in set(tmp_path.rglob("*")) - before}
     figures = {"reliability.png", "curves.png", "hard-images-resnet18-ls.png", "hard-images-mobilenetv2-ls.png"}
     assert made == {".", "report.html", "report.json", *figures}
+
+
+def test_a_score_that_no_run_has_is_told_by_the_kind_of_run(tmp_path, make, monkeypatch):
+    run = make("runs/digits/resnet18/ls-seed1", "ls", 40.0)
+    (tmp_path / "mine.yaml").write_text("grid: [{dataset: digits, networks: [resnet18], methods: [ls], seeds: [1]}]")
+    grid = load_grid(str(tmp_path / "mine.yaml"))
+    monkeypatch.setattr("labo_fairseq.experiments.results.result_of", lambda job, root: run.read_result())
+    with pytest.raises(
+        UserError, match=r"^no finished run of mine has the score 'ECE \(posterior\)': not every method"
+    ):
+        write_report(grid, tmp_path / "runs", tmp_path / "out", "ece (posterior)")
+    assert not (tmp_path / "out").exists()

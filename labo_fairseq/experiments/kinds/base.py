@@ -88,6 +88,7 @@ class Kind(ABC):
     """A kind of run, such as translation."""
 
     keys: Tuple[str, str]  # in a grid: what is trained on, and the list of directions or networks
+    unscored: str  # why a finished run may lack a score
     own_keys: Tuple[str, ...] = ()  # what else a block of a grid may hold
 
     @abstractmethod

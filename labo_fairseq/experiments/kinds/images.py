@@ -73,6 +73,7 @@ class Images(Kind):
 
     keys = ("dataset", "networks")
     own_keys = ("teacher_network",)
+    unscored = "not every method has a posterior, and without validation images no temperature is fitted"
 
     def find(self, name: str, direction: str, smoke: bool = False) -> ImageSubject:
         return _find(name, direction)

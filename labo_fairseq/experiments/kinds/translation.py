@@ -53,6 +53,7 @@ class Translation(Kind):
     """Trained by fairseq, translated by fairseq-generate, scored by sacreBLEU."""
 
     keys = ("corpus", "directions")
+    unscored = "it needs Moses tokens, and their text is in SentencePiece units"
 
     def find(self, name: str, direction: str, smoke: bool = False) -> CorpusSubject:
         return CorpusSubject(find(name, direction, smoke=smoke), name)
