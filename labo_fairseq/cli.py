@@ -96,6 +96,7 @@ def _add_training_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "settings",
         nargs="*",
+        default=[],  # without it, argparse calls them required
         metavar="KEY=VALUE",
         help="more settings, e.g. criterion.tau=1.15 optimization.lr=[0.001]",
     )
@@ -141,7 +142,11 @@ def _add_corpus_arguments(parser: argparse.ArgumentParser, images: bool = False)
     )
     own.add_argument("--lowercase", action="store_true", help="lower-case all text")
     own.add_argument(
-        "--clean", nargs=3, type=finite, metavar=("RATIO", "MIN", "MAX"), help="drop training pairs by tokens"
+        "--clean",
+        nargs=3,
+        type=finite,
+        metavar=("RATIO", "MIN", "MAX"),
+        help="drop training pairs whose length ratio exceeds RATIO, or with a side outside MIN-MAX tokens",
     )
 
 
@@ -376,7 +381,9 @@ def _add_config(commands) -> None:
         "by hand. Save it as DIR/training.yaml and start  fairseq-hydra-train --config-dir DIR --config-name training",
     )
     parser.add_argument("name", help="CORPUS_DIRECTION_METHOD, such as wmt14_en-de_labo")
-    parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="more settings, e.g. criterion.tau=1.15")
+    parser.add_argument(
+        "settings", nargs="*", default=[], metavar="KEY=VALUE", help="more settings, e.g. criterion.tau=1.15"
+    )
     parser.add_argument(
         "--data", type=Path, required=True, metavar="DIR", help="directory that 'labo-fairseq prepare' made or printed"
     )

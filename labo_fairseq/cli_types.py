@@ -93,7 +93,7 @@ class Help(argparse.ArgumentDefaultsHelpFormatter):
     """Shows every default that tells a reader something: not those of switches, not None."""
 
     def _get_help_string(self, action: argparse.Action) -> Optional[str]:
-        silent = action.default in (None, "", []) or isinstance(action.default, bool)
+        silent = action.default in (None, "", [], ()) or isinstance(action.default, bool)
         return action.help if silent else super()._get_help_string(action)
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:

@@ -39,7 +39,8 @@ def declare(
         raise UserError("several directions in one model need a corpus file, see docs/your-corpus.md")
     for split in ("train", "test", *(() if validation_every else ("valid",))):
         if not files.get(split):
-            raise UserError(f"no {split} set: name its files with --{split} SOURCE TARGET")
+            other = ", or take every Nth training pair with --validation-every N" if split == "valid" else ""
+            raise UserError(f"no {split} set: name its files with --{split} SOURCE TARGET{other}")
     if validation_every and files.get("valid"):
         raise UserError("--valid and --validation-every exclude each other")
     splits: Dict[str, Any] = {

@@ -26,6 +26,7 @@ from labo_fairseq.data.preprocess import Recipe, prepare
 from labo_fairseq.data.preprocess_sentencepiece import SentencePieceRecipe, prepare_sentencepiece
 from labo_fairseq.errors import UserError
 from labo_fairseq.experiments import sizing
+from labo_fairseq.experiments.custom import declare
 from labo_fairseq.experiments.grid import load_grid
 from labo_fairseq.experiments.recipes import find, run_config
 from labo_fairseq.files import read_lines, shipped_corpora, write_lines
@@ -579,6 +580,13 @@ def test_commands_that_are_refused(tmp_path, arguments, message):
     assert message in done.stdout.splitlines()[-1]
     assert "Traceback" not in done.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_validation_set_has_two_remedies():
+    with pytest.raises(UserError, match=r"no valid set: name its files with --valid .*--validation-every N$"):
+        declare("de-en", {"train": [[Path("a")]], "test": [[Path("a")]]})
+    with pytest.raises(UserError, match=r"no test set: name its files with --test SOURCE TARGET$"):
+        declare("de-en", {"train": [[Path("a")]]})
 
 
 def test_nothing_knows_a_corpus_by_its_name():

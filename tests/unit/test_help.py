@@ -39,6 +39,24 @@ def test_help_tells_what_a_command_does_and_every_option(name):
     assert [action.dest for action in options if not action.help] == []
 
 
+def test_a_default_is_told_once():
+    parsers = {**PARSERS, **dict(all_parsers(filled(PARSERS["labo-fairseq analyse"])))}
+    shown = {name: " ".join(parser.format_help().split()) for name, parser in parsers.items()}
+    assert [name for name, text in shown.items() if re.search(r"\(default: [^()]*\) \(default", text)] == []
+    assert "test sets (default: all)" in shown["labo-fairseq decoding"]
+
+
+def filled(parser):
+    parser.fill(parser)
+    return parser
+
+
+def test_what_is_missing_is_named(capsys):
+    with pytest.raises(SystemExit):
+        main(["run", "multi30k"])
+    assert "the following arguments are required: direction (" in capsys.readouterr().err
+
+
 def test_commands_are_whole_in_the_help():
     shown = PARSERS["labo-fairseq"].format_help()
     assert "fairseq-train DATA --user-dir $(labo-fairseq user-dir) --criterion labo" in shown
