@@ -77,7 +77,7 @@ ImageSet = Union[ImageArray, ImageFiles]
 
 
 @dataclass(frozen=True)
-class Declaration:
+class DatasetDeclaration:
     """A file of ``configs/datasets``."""
 
     name: str
@@ -136,7 +136,7 @@ class ImageData(NamedTuple):
             check_images([path for paths in files for path in paths])
 
 
-def load_declaration(name: str) -> Declaration:
+def load_declaration(name: str) -> DatasetDeclaration:
     """The declaration ``name`` of ``configs/datasets``, or the YAML file of that path.
 
     Raises:
@@ -150,10 +150,10 @@ def load_declaration(name: str) -> Declaration:
         raise UserError(f"no data set {path}: the file is not there")
     content = load_yaml(path)
     try:
-        content = dict(check_keys(content, {known.name for known in fields(Declaration)} - {"name"}, _NEEDED))
+        content = dict(check_keys(content, {known.name for known in fields(DatasetDeclaration)} - {"name"}, _NEEDED))
         for key in ("mean", "std", "classes"):
             content[key] = tuple(content.get(key, ()))
-        declaration = Declaration(path.stem, **content)
+        declaration = DatasetDeclaration(path.stem, **content)
         if declaration.reader not in READERS:
             raise ValueError(f"reader must be one of {', '.join(READERS)}, got {declaration.reader!r}")
         numbers = all(isinstance(value, (int, float)) for value in declaration.mean + declaration.std)
@@ -180,7 +180,9 @@ def _check_section(name: str, value: Any, known: Collection[str], needed: Collec
         raise UserError(f"{name}: {error}") from None
 
 
-def load_data(declaration: Declaration, settings: Dict[str, Any], archive_dir: Optional[Path] = None) -> ImageData:
+def load_data(
+    declaration: DatasetDeclaration, settings: Dict[str, Any], archive_dir: Optional[Path] = None
+) -> ImageData:
     """The images of a data set; its files are downloaded, or taken from ``archive_dir``.
 
     Args:
@@ -228,7 +230,7 @@ def spread(labels: Tensor, count: int) -> Tensor:
     return torch.tensor([number for _, number in sorted(ranked, key=lambda pair: pair[0])[:count]], dtype=torch.long)
 
 
-def _fetch_all(declaration: Declaration, verify: bool, archive_dir: Optional[Path]) -> Dict[str, Path]:
+def _fetch_all(declaration: DatasetDeclaration, verify: bool, archive_dir: Optional[Path]) -> Dict[str, Path]:
     """File → path of all archives; without ``verify`` whatever the user has under that name."""
     paths = {}
     for name, published in declaration.archives.items():
@@ -237,7 +239,7 @@ def _fetch_all(declaration: Declaration, verify: bool, archive_dir: Optional[Pat
     return paths
 
 
-def _read_digits(declaration: Declaration, settings: Dict[str, Any], archive_dir: Optional[Path]) -> ImageData:
+def _read_digits(declaration: DatasetDeclaration, settings: Dict[str, Any], archive_dir: Optional[Path]) -> ImageData:
     """Comma-separated pixels, the label last, gzipped, inside a wheel."""
     wheel, given = declaration.wheel, archive_folder(archive_dir)
     folder = given if given and (given / wheel["file"]).is_file() else cache_folder()
@@ -252,7 +254,7 @@ def _read_digits(declaration: Declaration, settings: Dict[str, Any], archive_dir
     return _finish(train, None, declaration.classes, {wheel["file"]: wheel["sha256"]}, settings)
 
 
-def _read_idx(declaration: Declaration, settings: Dict[str, Any], archive_dir: Optional[Path]) -> ImageData:
+def _read_idx(declaration: DatasetDeclaration, settings: Dict[str, Any], archive_dir: Optional[Path]) -> ImageData:
     """The IDX files of MNIST and its kin, gzipped: images and labels of the training set, then of the test set."""
     paths = _fetch_all(declaration, settings["verify"], archive_dir)
     if len(paths) != 4:
@@ -286,7 +288,7 @@ def read_idx(path: Path) -> Tensor:
     return torch.frombuffer(bytearray(values), dtype=torch.uint8).view(shape)
 
 
-def _read_cifar(declaration: Declaration, settings: Dict[str, Any], archive_dir: Optional[Path]) -> ImageData:
+def _read_cifar(declaration: DatasetDeclaration, settings: Dict[str, Any], archive_dir: Optional[Path]) -> ImageData:
     """The binary archives of CIFAR-10 and CIFAR-100."""
     paths = _fetch_all(declaration, settings["verify"], archive_dir)
     if len(paths) != 1:
@@ -339,7 +341,7 @@ def read_cifar(content: bytes, fine: bool, names: Sequence[str], path: Path) -> 
     return ImageArray(table[:, before:].reshape(-1, 3, 32, 32).clone(), labels)
 
 
-def _read_folders(declaration: Declaration, settings: Dict[str, Any], archive_dir: Optional[Path]) -> ImageData:
+def _read_folders(declaration: DatasetDeclaration, settings: Dict[str, Any], archive_dir: Optional[Path]) -> ImageData:
     """Folders of classes, for training, test and perhaps validation."""
     given = archive_folder(archive_dir)
     if given is None:
@@ -375,7 +377,7 @@ def _as_tensor(image: Any) -> Tensor:
 class Reader(NamedTuple):
     """A way to read a data set."""
 
-    read: Callable[[Declaration, Dict[str, Any], Optional[Path]], ImageData]
+    read: Callable[[DatasetDeclaration, Dict[str, Any], Optional[Path]], ImageData]
     settings: Tuple[str, ...]  # of DATA, those that it heeds
 
 

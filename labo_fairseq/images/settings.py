@@ -9,10 +9,10 @@ from torch import nn
 
 from ..errors import UserError
 from ..yaml_files import check_keys, parse_yaml
-from .datasets import DATA, READERS, Declaration
+from .datasets import DATA, READERS, DatasetDeclaration
 from .methods import Context, build_method, method_defaults
 from .networks import NETWORKS, network_defaults
-from .training import Pixels, Recipe, check_mixing
+from .training import Pixels, TrainingRecipe, check_mixing
 from .transforms import Augmentation
 
 Settings = Dict[str, Any]
@@ -25,7 +25,12 @@ _SMOKE_SIDE = {"size": 32, "resize": 36}
 
 
 def compose(
-    declaration: Declaration, network: str, method: str, seed: int, overrides: Sequence[str] = (), smoke: bool = False
+    declaration: DatasetDeclaration,
+    network: str,
+    method: str,
+    seed: int,
+    overrides: Sequence[str] = (),
+    smoke: bool = False,
 ) -> Settings:
     """The settings of a run, as its ``settings.json`` holds them.
 
@@ -44,7 +49,7 @@ def compose(
         "network": {"name": network, **known, **{key: value for key, value in declared.items() if key in known}},
         "criterion": {"name": method, **method_defaults(method)},
         "data": {**DATA, **declaration.data},
-        "training": {**asdict(Recipe()), **declaration.training},
+        "training": {**asdict(TrainingRecipe()), **declaration.training},
         "augmentation": {**asdict(Augmentation()), **declaration.augmentation},
         "normalization": {"mean": list(declaration.mean), "std": list(declaration.std)},
         "seed": seed,
@@ -63,10 +68,10 @@ def compose(
     return settings
 
 
-def recipe_of(settings: Settings) -> Recipe:
+def recipe_of(settings: Settings) -> TrainingRecipe:
     """How to train."""
     training = settings["training"]
-    return Recipe(**{**training, "milestones": tuple(training["milestones"])})
+    return TrainingRecipe(**{**training, "milestones": tuple(training["milestones"])})
 
 
 def pixels_of(settings: Settings) -> Pixels:
@@ -80,11 +85,11 @@ def options_of(section: Dict[str, Any]) -> Dict[str, Any]:
     return {key: value for key, value in section.items() if key != "name"}
 
 
-def _check_declared(declaration: Declaration, network: str, known: Collection[str]) -> None:
+def _check_declared(declaration: DatasetDeclaration, network: str, known: Collection[str]) -> None:
     """UserError where the declaration of a data set has a setting that nothing takes."""
     every = {option for name in NETWORKS for option in network_defaults(name)}
     sections = {
-        "training": (declaration.training, asdict(Recipe())),
+        "training": (declaration.training, asdict(TrainingRecipe())),
         "augmentation": (declaration.augmentation, asdict(Augmentation())),
         f"networks.{network}": (declaration.networks.get(network, {}), known),
         # of any network, each of which takes what it knows
@@ -97,7 +102,7 @@ def _check_declared(declaration: Declaration, network: str, known: Collection[st
             raise UserError(f"the data set {declaration.name} declares {name} wrongly: {error}") from None
 
 
-def _refuse_unheeded(declaration: Declaration, override: str) -> None:
+def _refuse_unheeded(declaration: DatasetDeclaration, override: str) -> None:
     """UserError where an override sets what the images of this kind have not."""
     key = override.partition("=")[0]
     section, _, name = key.partition(".")
@@ -140,7 +145,7 @@ def _number(text: str) -> Any:
 
 def _check(settings: Settings) -> None:
     """UserError where a value is out of range."""
-    checks = {"training": Recipe, "augmentation": Augmentation}
+    checks = {"training": TrainingRecipe, "augmentation": Augmentation}
     for section, check in checks.items():
         values = deepcopy(settings[section])
         try:

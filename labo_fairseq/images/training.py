@@ -33,7 +33,7 @@ _EVALUATION_BATCH = 500
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TrainingRecipe:
     """How to train; the defaults are the paper's for CIFAR."""
 
     epochs: int = 200
@@ -94,7 +94,7 @@ class Outcome(NamedTuple):
     seconds: float  # in training steps, over all starts
 
 
-def check_mixing(recipe: Recipe, method: Method) -> None:
+def check_mixing(recipe: TrainingRecipe, method: Method) -> None:
     """UserError where images are to be mixed and the method cannot take that."""
     if (recipe.mixup or recipe.cutmix) and not method.mixable:
         raise UserError(
@@ -128,7 +128,7 @@ class Trainer:
         data: ImageData,
         build: Callable[[], nn.Module],
         make_method: Callable[[Context], Method],
-        recipe: Recipe,
+        recipe: TrainingRecipe,
         pixels: Pixels,
         seed: int = 1,
         checkpoint: Optional[Path] = None,

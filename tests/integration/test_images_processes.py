@@ -15,7 +15,7 @@ from torch.multiprocessing import spawn
 from labo_fairseq.experiments.image_result import load_image_run
 from labo_fairseq.experiments.image_run import parse_message, run_images
 from labo_fairseq.images.methods import method_names
-from labo_fairseq.images.training import Recipe
+from labo_fairseq.images.training import TrainingRecipe
 from labo_fairseq.images.workers import ALONE, Workers
 from labo_fairseq.subprocesses import free_port
 
@@ -27,9 +27,9 @@ FEW = DATA._replace(train=DATA.train.subset(torch.arange(22)), valid=DATA.valid.
 pytestmark = pytest.mark.once
 
 TASKS = {
-    **{name: (name, Recipe(epochs=2, batch=10, lr=0.05, milestones=(0.5,))) for name in method_names()},
-    "mixup": ("labo", Recipe(epochs=2, batch=10, lr=0.05, mixup=0.5)),
-    "cutmix": ("ls", Recipe(epochs=2, batch=10, lr=0.05, cutmix=0.5)),
+    **{name: (name, TrainingRecipe(epochs=2, batch=10, lr=0.05, milestones=(0.5,))) for name in method_names()},
+    "mixup": ("labo", TrainingRecipe(epochs=2, batch=10, lr=0.05, mixup=0.5)),
+    "cutmix": ("ls", TrainingRecipe(epochs=2, batch=10, lr=0.05, cutmix=0.5)),
 }
 
 

@@ -26,8 +26,8 @@ from labo_fairseq.images.randomness import generator_at
 from labo_fairseq.images.settings import compose, recipe_of
 from labo_fairseq.images.training import (
     Pixels,
-    Recipe,
     Trainer,
+    TrainingRecipe,
     _ClassIndex,
     accuracy_and_nll,
     cut_mix,
@@ -40,7 +40,7 @@ from labo_fairseq.images.workers import ALONE
 pytestmark = pytest.mark.once
 
 PIXELS = Pixels(Augmentation(padding=1, rotation=10.0), (0.5,), (0.25,))
-RECIPE = Recipe(epochs=3, batch=10, lr=0.05, milestones=(0.5,))
+RECIPE = TrainingRecipe(epochs=3, batch=10, lr=0.05, milestones=(0.5,))
 
 
 class Tiny(nn.Module):
@@ -143,7 +143,7 @@ def test_seeds_differ_in_their_weights_and_in_the_order_of_the_images():
 
 
 def test_a_network_learns_and_the_best_epoch_on_validation_images_is_kept():
-    recipe = Recipe(epochs=12, batch=15, lr=0.2)
+    recipe = TrainingRecipe(epochs=12, batch=15, lr=0.2)
     trained = trainer(recipe=recipe)
     outcome = trained.train()
     accuracies = [record["valid_accuracy"] for record in outcome.history]
@@ -162,7 +162,7 @@ def test_a_network_learns_and_the_best_epoch_on_validation_images_is_kept():
 def test_an_epoch_whose_validation_nll_is_no_number_is_the_worst_of_its_accuracy(monkeypatch):
     results = iter([(50.0, math.nan), (50.0, 1.0), (50.0, 0.5), (40.0, 0.1)])
     monkeypatch.setattr("labo_fairseq.images.training.accuracy_and_nll", lambda *_: next(results))
-    assert trainer(recipe=Recipe(epochs=4, batch=15, lr=0.01)).train().epoch == 3
+    assert trainer(recipe=TrainingRecipe(epochs=4, batch=15, lr=0.01)).train().epoch == 3
 
 
 def test_without_validation_images_the_last_epoch_counts():
@@ -185,7 +185,7 @@ def test_every_image_is_seen_once_an_epoch():
 
 
 def test_the_rate_of_the_papers_recipes():
-    cifar, imagenet = Recipe(), recipe_of(compose(load_declaration("imagenet"), "resnet50", "labo", 1))
+    cifar, imagenet = TrainingRecipe(), recipe_of(compose(load_declaration("imagenet"), "resnet50", "labo", 1))
     assert [cifar.rate(epoch) for epoch in (0, 59)] == [0.1, 0.1]
     for epoch, factor in ((60, 5), (119, 5), (120, 25), (160, 125), (199, 125)):
         assert cifar.rate(epoch) == pytest.approx(0.1 / factor)
@@ -196,7 +196,7 @@ def test_the_rate_of_the_papers_recipes():
 
 
 def test_the_updates_are_those_of_sgd_with_momentum_and_weight_decay():
-    recipe = Recipe(epochs=1, batch=15, lr=0.1, milestones=())
+    recipe = TrainingRecipe(epochs=1, batch=15, lr=0.1, milestones=())
     made = trainer(recipe=recipe)
     made.network.layers[5].p = 0.0
     network = copy.deepcopy(made.network).train()
@@ -252,7 +252,7 @@ def test_mixed_images_have_the_shares_of_their_labels():
             assert float(share[0]) == pytest.approx(float(from_first.double().mean()), abs=0.02)
         seen.add(round(float(share[0]), 2))
     assert len(seen) > 15
-    mixing = Recipe(epochs=1, batch=10, mixup=0.5)
+    mixing = TrainingRecipe(epochs=1, batch=10, mixup=0.5)
     assert torch.isfinite(torch.tensor(trainer("labo", mixing).train().history[0]["train_loss"]))
     with pytest.raises(UserError, match=r"kr_ls cannot be trained with mixed images, .*: leave training\.mixup"):
         trainer("kr_ls", mixing)
@@ -260,8 +260,8 @@ def test_mixed_images_have_the_shares_of_their_labels():
 
 @pytest.mark.parametrize("options", [{"precision": "bf16"}, {"channels_last": True}])
 def test_other_precisions_and_formats_train(options):
-    whole = trainer(recipe=Recipe(epochs=2, batch=15, lr=0.05)).train()
-    other = trainer(recipe=Recipe(epochs=2, batch=15, lr=0.05, **options)).train()
+    whole = trainer(recipe=TrainingRecipe(epochs=2, batch=15, lr=0.05)).train()
+    other = trainer(recipe=TrainingRecipe(epochs=2, batch=15, lr=0.05, **options)).train()
     assert other.history[-1]["train_loss"] == pytest.approx(whole.history[-1]["train_loss"], abs=0.05)
     assert all(value.dtype in (torch.float32, torch.int64) for value in other.weights.values())
 
@@ -269,7 +269,7 @@ def test_other_precisions_and_formats_train(options):
 def test_a_loss_that_is_no_number_stops_the_training(tmp_path):
     path = tmp_path / "c.pt"
     with pytest.raises(UserError, match=r"the loss is (nan|inf) in update \d+ \(epoch \d\): lower training\.lr"):
-        trainer(recipe=Recipe(epochs=3, batch=15, lr=1e30), checkpoint=path).train()
+        trainer(recipe=TrainingRecipe(epochs=3, batch=15, lr=1e30), checkpoint=path).train()
 
 
 def test_a_damaged_or_foreign_checkpoint_is_refused(tmp_path):
@@ -305,7 +305,7 @@ def test_a_damaged_or_foreign_checkpoint_is_refused(tmp_path):
 )
 def test_a_recipe_out_of_range_is_refused(options, name):
     with pytest.raises(ValueError, match=name):
-        Recipe(**options)
+        TrainingRecipe(**options)
 
 
 def test_scores_are_those_of_their_definitions():
