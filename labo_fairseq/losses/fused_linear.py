@@ -8,7 +8,7 @@ backward pass alone, which therefore projects each chunk a second time. Second d
 ``torch.compile`` are exceptions too: they need the logits whole.
 """
 
-from typing import Iterator, List, Optional, Tuple, Union
+from typing import Iterator, List, NamedTuple, Optional, Tuple, Union
 
 import torch
 from torch import Tensor
@@ -113,11 +113,27 @@ def linear_argmax(hidden: Tensor, weight: Tensor, bias: Optional[Tensor] = None)
     return best
 
 
+class _Projection(NamedTuple):
+    """Rows that are projected, with their targets as in :class:`.blockwise.Rows`."""
+
+    hidden: Tensor
+    weight: Tensor
+    bias: Optional[Tensor]
+    target: Tensor
+    ignored: Tensor
+    beside: Tuple[Tensor, ...]
+
+    def rows_of(self, logits: Tensor, part: slice) -> Rows:
+        """The logits of a part of the rows, and what belongs to them."""
+        return Rows.of(logits, *(tensor[part] for tensor in (self.target, self.ignored, *self.beside)))
+
+
 class _LinearLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx, hidden, weight, bias, target, ignored, token_weight, kernel, early, *beside):
         needed = ctx.needs_input_grad[:3] if early else (False,) * 3
-        terms, grads = _project_and_reduce(hidden, weight, bias, target, ignored, beside, kernel, needed, token_weight)
+        inputs = _Projection(hidden, weight, bias, target, ignored, beside)
+        terms, grads = _project_and_reduce(inputs, kernel, needed, token_weight)
         if token_weight is not None:
             terms[0].mul_(token_weight)
         ctx.grads, ctx.kernel = grads if early else None, kernel
@@ -129,6 +145,7 @@ class _LinearLoss(torch.autograd.Function):
         # Given away, for whoever gets them may write to them, be it through a view: a second use computes them again.
         grads, ctx.grads = ctx.grads, None
         hidden, weight, bias, target, ignored, token_weight, *beside = ctx.saved_tensors
+        inputs = _Projection(hidden, weight, bias, target, ignored, tuple(beside))
         needed = ctx.needs_input_grad[:3]
         whole = takes_whole_gradient(grad_loss)
         # Tokens are already summed in the gradient of the weight: too late for a scale of their own.
@@ -136,12 +153,11 @@ class _LinearLoss(torch.autograd.Function):
             scale = grad_loss if token_weight is None else grad_loss * token_weight
             if whole:
                 logits = linear(hidden, weight, bias)
-                slope = whole_gradient(ctx.kernel.block, Rows.of(logits, target, ignored, *beside), scale)
+                slope = whole_gradient(ctx.kernel.block, inputs.rows_of(logits, slice(None)), scale)
                 made = (lambda: slope @ weight, lambda: slope.t() @ hidden, lambda: slope.sum(dim=0))
                 grads = [make() if need else None for make, need in zip(made, needed)]
             else:
-                inputs = (hidden, weight, bias, target, ignored, tuple(beside))
-                grads = _project_and_reduce(*inputs, ctx.kernel, needed, scale)[1]
+                grads = _project_and_reduce(inputs, ctx.kernel, needed, scale)[1]
         elif not grad_loss.eq(1).all():
             for grad in grads:
                 if grad is not None:
@@ -150,17 +166,10 @@ class _LinearLoss(torch.autograd.Function):
 
 
 def _project_and_reduce(
-    hidden: Tensor,
-    weight: Tensor,
-    bias: Optional[Tensor],
-    target: Tensor,
-    ignored: Tensor,
-    beside: Tuple[Tensor, ...],
-    kernel: Kernel,
-    needed: Tuple[bool, ...],
-    scale: Optional[Tensor] = None,
+    inputs: _Projection, kernel: Kernel, needed: Tuple[bool, ...], scale: Optional[Tensor] = None
 ) -> Tuple[Tensor, List[Optional[Tensor]]]:
     """The terms (F, N), and the gradients of hidden, weight and bias as far as they are ``needed``, ``scale``-fold."""
+    hidden, weight, bias = inputs[:3]
     wide = torch.promote_types(hidden.dtype, torch.float32)
     terms = torch.empty(kernel.fields, hidden.size(0), dtype=wide, device=hidden.device)
     hidden_grad = torch.empty_like(hidden) if needed[0] else None
@@ -169,8 +178,7 @@ def _project_and_reduce(
     for rows, logits in _chunks(hidden, weight, bias, kernel.rows_together):
         grad = logits if any(needed) else None
         part = None if scale is None else scale[rows]
-        chunk = Rows.of(logits, *(tensor[rows] for tensor in (target, ignored, *beside)))
-        terms[:, rows] = kernel.reduce(chunk, grad, part)
+        terms[:, rows] = kernel.reduce(inputs.rows_of(logits, rows), grad, part)
         if hidden_grad is not None:
             torch.mm(logits, weight, out=hidden_grad[rows])
         if weight_grad is not None:
