@@ -23,7 +23,7 @@ TRANSFORMERS = ['transformers>=4.46; python_version >= "3.11"', 'accelerate; pyt
 setup(
     name="labo-fairseq",
     version=VERSION,
-    description="LABO: regularized training and calibrated probabilities for fairseq and PyTorch",
+    description="LABO: label smoothing with the optimal distribution, and its posterior, for fairseq and PyTorch",
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     author="The labo-fairseq authors",
