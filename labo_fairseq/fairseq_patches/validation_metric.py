@@ -60,7 +60,7 @@ def _with_a_metric_of_its_own(init: Callable) -> Callable:
                 cfg.checkpoint.best_checkpoint_metric = metric
                 cfg.checkpoint.maximize_best_checkpoint_metric = metric in _MAXIMIZED
                 # a copy, where the configuration does not come from Hydra
-                if "maximize_best_checkpoint_metric" in cfg.lr_scheduler:
+                if "maximize_best_checkpoint_metric" in (cfg.lr_scheduler or ()):
                     cfg.lr_scheduler.maximize_best_checkpoint_metric = metric in _MAXIMIZED
                 logger.info(
                     f"the best checkpoint, --patience and reduce_lr_on_plateau go by the validation {metric}, which "
