@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 _DEFAULT = CheckpointConfig.best_checkpoint_metric
 #: those that a better model has more of
 _MAXIMIZED = ("accuracy",)
+#: those that rise where the smoothing warm-up ends
+_MISLEADING = ("loss", "nll_loss", "ppl")
 #: in the ``extra_state`` of a checkpoint that is loaded: what ``best`` and ``val_loss`` there are values of
 METRIC = "best_checkpoint_metric"
 
@@ -46,26 +48,30 @@ def _named_by_user() -> bool:
     return isinstance(checkpoint, dict) and checkpoint.get(METRIC) is not None
 
 
+def _choose(metric: str, cfg: Any) -> None:
+    cfg.checkpoint.best_checkpoint_metric = metric
+    cfg.checkpoint.maximize_best_checkpoint_metric = metric in _MAXIMIZED
+    # a copy, where the configuration does not come from Hydra
+    if "maximize_best_checkpoint_metric" in (cfg.lr_scheduler or ()):
+        cfg.lr_scheduler.maximize_best_checkpoint_metric = metric in _MAXIMIZED
+    logger.info(
+        f"the best checkpoint, --patience and reduce_lr_on_plateau go by the validation {metric}, which means the same "
+        f"in every update; the {_DEFAULT} of this criterion does not. --best-checkpoint-metric chooses another"
+    )
+
+
 def _with_a_metric_of_its_own(init: Callable) -> Callable:
     @wraps(init)
     def built(trainer: Any, cfg: Any, task: Any, model: Any, criterion: Any, *args: Any, **kwargs: Any) -> None:
         metric = getattr(criterion, "validation_metric", _DEFAULT)
-        if cfg.checkpoint.best_checkpoint_metric == _DEFAULT != metric:
-            if _named_by_user():
+        if metric != _DEFAULT:
+            named = cfg.checkpoint.best_checkpoint_metric
+            if named == _DEFAULT and not _named_by_user():
+                _choose(metric, cfg)
+            elif named in _MISLEADING and criterion.cfg.smoothing_warmup_steps:
                 logger.warning(
-                    f"--best-checkpoint-metric {_DEFAULT}: its values before and after the smoothing warm-up are those "
-                    "of different functions"
-                )
-            else:
-                cfg.checkpoint.best_checkpoint_metric = metric
-                cfg.checkpoint.maximize_best_checkpoint_metric = metric in _MAXIMIZED
-                # a copy, where the configuration does not come from Hydra
-                if "maximize_best_checkpoint_metric" in (cfg.lr_scheduler or ()):
-                    cfg.lr_scheduler.maximize_best_checkpoint_metric = metric in _MAXIMIZED
-                logger.info(
-                    f"the best checkpoint, --patience and reduce_lr_on_plateau go by the validation {metric}, which "
-                    f"means the same in every update; the {_DEFAULT} of this criterion does not. "
-                    "--best-checkpoint-metric chooses another"
+                    f"--best-checkpoint-metric {named} rises where the smoothing warm-up ends: a model of the warm-up "
+                    f"may stay the best. Not so the {metric}, nor bleu"
                 )
         init(trainer, cfg, task, model, criterion, *args, **kwargs)
 
