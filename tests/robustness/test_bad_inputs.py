@@ -455,7 +455,7 @@ REFUSED = {
     **{
         f"a mistake before a text that cannot be read: {option}": (
             write("train.de", b"\xff"),
-            f"{CUSTOM.replace('prepare', 'run')} {option}",
+            f"{CUSTOM.replace('prepare', 'run').replace('--destdir', '--folder')} {option}",
             message,
         )
         for option, message in {
@@ -661,7 +661,7 @@ def spoilt(template, tmp_path_factory):
         append(f"train.{language}", line + "\n")(folder, None)
     for name, spoil in ACCEPTED.values():
         (folder / name).write_bytes(spoil((folder / name).read_text(encoding="utf-8")).encode())
-    arguments = CUSTOM.replace("--destdir new", f"--folder {folder / 'data'}").split()
+    arguments = CUSTOM.replace("--destdir new", f"--destdir {folder / 'data'}").split()
     assert main([str(folder / argument) if argument in names else argument for argument in arguments]) == 0
     return Prepared(folder / "data")
 
