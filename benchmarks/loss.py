@@ -165,7 +165,7 @@ def with_rdrop() -> Dict[str, Callable[[Inputs], Tensor]]:
         BASE: lambda x: fairseq_ls(x.logits, both_passes(x.target)),
         "LS, plain R-Drop": lambda x: plain_rdrop(x.logits, both_passes(x.target)),
         "LS, R-Drop": lambda x: closed_rdrop(
-            label_smoothing_terms(x.logits, both_passes(x.target), EPSILON, True, PAD), x
+            label_smoothing_terms(x.logits, both_passes(x.target), EPSILON, over_others=True, ignore_index=PAD), x
         ),
         "LABO, R-Drop": lambda x: closed_rdrop(
             labo_terms(x.logits, both_passes(x.target), TAU, rho=RHO, ignore_index=PAD), x

@@ -7,11 +7,7 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 use_environment plots
-for argument in "$@"; do
-    case "$argument" in
-        -h | --help) exec python -m labo_fairseq run --help ;;
-    esac
-done
+[ -z "$labo_help" ] || exec python -m labo_fairseq run --help
 runs=()
 for method in ls labo; do
     printed=$(python -m labo_fairseq run digits resnet18 --criterion "$method" "$@")

@@ -180,7 +180,9 @@ class RegularizedCriterion(LabelSmoothedCrossEntropyCriterion):
         net_output, passes = self.predict_twice(model, sample)
         logits, target = self.get_logits_and_target(model, net_output, passes)
         if self.warming_up:
-            terms: Any = label_smoothing_terms(logits, target, self.eps, True, self.padding_idx)
+            terms: Any = label_smoothing_terms(
+                logits, target, self.eps, over_others=True, ignore_index=self.padding_idx
+            )
         else:
             terms = self.get_terms(logits, target, sample)
         target = target[: len(target) // 2]

@@ -208,10 +208,12 @@ def _finish(
     if held_out >= len(train):
         lower = "data.test" if not validation else "data.validation"
         raise UserError(f"{held_out} images are to be held out of {len(train)}: lower {lower}")
+    if test is None and not settings["test"]:
+        raise UserError("there are no test images: set data.test to how many to take out of the training images")
+    if test is not None and not validation:
+        return ImageData(train, valid, test, tuple(classes), files)
     order = spread(train.labels, len(train))
     if test is None:
-        if not settings["test"]:
-            raise UserError("there are no test images: set data.test to how many to take out of the training images")
         test = train.subset(order[validation:held_out])
     if validation:
         valid = train.subset(order[:validation])
