@@ -1,6 +1,7 @@
 """Many of fairseq's commands, one after the other, each with a log and a record of its own."""
 
 import os
+from contextlib import contextmanager
 from pathlib import Path
 
 from fork_server import ForkServer
@@ -15,16 +16,24 @@ def job(folder, name, command, arguments):
     }
 
 
-def fork(jobs, path=()):
-    """The exit status of each of the jobs; ``path`` is for ``PYTHONPATH``."""
+@contextmanager
+def runner(commands, path=()):
+    """A function that runs a job and returns its exit status; ``path`` is for ``PYTHONPATH``."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, path)), "OMP_NUM_THREADS": "1"}
-    server = ForkServer(sorted({job["arguments"][0] for job in jobs}), environment)
-    ended = []
+    server = ForkServer(commands, environment)
+
+    def run(job):
+        status, output = server.run(job["arguments"], {**environment, **job["env"]}, str(Path.cwd()))
+        Path(job["log"]).write_text(output, encoding="utf-8")
+        return status
+
     try:
-        for job in jobs:
-            status, output = server.run(job["arguments"], {**environment, **job["env"]}, str(Path.cwd()))
-            Path(job["log"]).write_text(output, encoding="utf-8")
-            ended.append(status)
+        yield run
     finally:
         server.close()
-    return ended
+
+
+def fork(jobs):
+    """The exit status of each of the jobs."""
+    with runner(sorted({job["arguments"][0] for job in jobs})) as run:
+        return [run(job) for job in jobs]

@@ -38,6 +38,7 @@ def pair(multi30k):
     return [finished(multi30k[0], method) for method in ("ls", "labo")]
 
 
+@pytest.mark.once
 def test_help_teaches():
     shown = run(LABO, "analyse", "--help").stdout
     assert all(name in shown for name in ("frequency", "confidence", "calibration", "labels"))
@@ -126,6 +127,7 @@ def test_frequency(analysed):
     assert max(map(len, shown[shown.index("valid, BLEU") :].splitlines()[:6])) <= WIDTH
 
 
+@pytest.mark.once
 def test_only_what_is_not_translated_yet_is_translated(pair, analysed):
     out, shown = analysed
     kept = sorted(path.name for path in out.glob("translations/*/*") if path.suffix == ".log")
@@ -138,6 +140,7 @@ def test_only_what_is_not_translated_yet_is_translated(pair, analysed):
     assert {path: path.stat().st_mtime_ns for path in out.glob("translations/*/*")} == before
 
 
+@pytest.mark.once
 def test_translations_of_another_model_are_not_taken(pair, tmp_path):
     """As after a training that was started over in the same folder."""
     labo = load_run(pair[1])
@@ -213,6 +216,7 @@ def test_calibration(pair, analysed):
 # one entry, one module: a score and an analysis of one's own
 
 
+@pytest.mark.once
 def test_a_score_of_ones_own(pair, monkeypatch, capsys, tmp_path):
     """One entry in the registry: the command line, the significance test and the tables know it."""
     monkeypatch.setitem(METRICS, "length", None)  # which takes it away again
@@ -230,6 +234,7 @@ def test_a_score_of_ones_own(pair, monkeypatch, capsys, tmp_path):
     assert capsys.readouterr().out.count("length ratio ") == len(SETS) - 1
 
 
+@pytest.mark.once
 def test_an_analysis_of_ones_own(pair, tmp_path, monkeypatch, capsys):
     """One module in the package: a subcommand with its help, files, and a section of the report."""
     from labo_fairseq import analysis
@@ -282,6 +287,7 @@ def test_labels_have_the_options_of_the_run(pair):
     assert (labeling_of(ls).alpha, labeling_of(ls).epsilon) == ("adaptive", 0.2)
 
 
+@pytest.mark.once
 def test_runs_on_other_data_are_refused(pair, tmp_path):
     other = tmp_path / "other"
     other.mkdir()
@@ -341,6 +347,7 @@ def test_report_holds_everything(report, pair):
         assert (report.parent / f"{name}.md").exists()
 
 
+@pytest.mark.once
 def test_report_is_accessible_and_stands_alone(report):
     tags = Outline(report.read_text(encoding="utf-8")).tags
     names = [name for name, _ in tags]
@@ -356,6 +363,7 @@ def test_report_is_accessible_and_stands_alone(report):
             assert value is None or value.startswith("data:image/svg+xml;base64,") or value.lstrip("#") in ids
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (1280, True), (390, False)], ids=["wide", "dark", "phone"])
 def test_report_in_a_browser(report, tmp_path, width, dark):
     # alone in a folder: nothing beside it can help
@@ -380,6 +388,7 @@ def test_report_in_a_browser(report, tmp_path, width, dark):
         assert (tmp_path / "page.png").stat().st_size > 50_000
 
 
+@pytest.mark.once
 def test_report_of_one_run(pair, tmp_path):
     done = run(LABO, "report", pair[1], "--out", tmp_path)
     assert done.returncode == 0, done.stdout[-3000:]

@@ -19,6 +19,8 @@ from labo_fairseq.errors import UserError
 from labo_fairseq.experiments.recipes import find, prepare_corpus
 from labo_fairseq.files import shipped_corpora, write_json
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture(autouse=True)
 def _elsewhere(monkeypatch, tmp_path):

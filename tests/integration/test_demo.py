@@ -38,6 +38,7 @@ def test_user_dir():
     assert done.stdout.strip().endswith("labo_fairseq")
 
 
+@pytest.mark.once
 def test_help_teaches():
     assert "fairseq-train --user-dir" in run(LABO, "--help").stdout
     assert "--fresh" in run(LABO, "run", "--help").stdout
@@ -105,6 +106,7 @@ def test_nothing_to_translate_with(tmp_path):
     assert re.fullmatch(r"labo-fairseq translate: no finished run in .*\n", done.stdout)
 
 
+@pytest.mark.once
 def test_a_run_is_for_one_process(finished):
     folder = finished[0]
     with locked(folder / MADE):
@@ -166,6 +168,7 @@ def test_to_start_over_empties_a_folder_that_is_a_link(tmp_path):
     assert not list(disk.iterdir())
 
 
+@pytest.mark.once
 def test_fresh_starts_over(finished):
     folder = finished[0]
     before = (folder / MADE / "train.log").stat().st_mtime

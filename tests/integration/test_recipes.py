@@ -31,6 +31,7 @@ def prepare(corpus, direction, archives, folder, *options):
     return Prepared(folder), done.stdout
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("build", "source", "tests"),
     [(campaign.iwslt14_de_en, "de", 6750), (campaign.iwslt14_en_fr, "fr", 4493)],
@@ -53,6 +54,7 @@ def test_iwslt14(tmp_path, build, source, tests):
     assert sum(1 for line in read_lines(data.codes) if not line.startswith("#version")) <= 10000
 
 
+@pytest.mark.once
 def test_wmt14(tmp_path):
     archives = campaign.wmt14(tmp_path / "archives")
     data, _ = prepare("wmt14", "de-en", archives, tmp_path / "data", "--smoke")
@@ -136,6 +138,7 @@ def their_own(multi30k, tmp_path):
     return place, data, paths
 
 
+@pytest.mark.once
 def test_evaluate_and_compare_on_other_files_as_on_the_test_sets(multi30k, their_own, capsys):
     place, data, paths = their_own
     first = json.loads((place / "result.json").read_text(encoding="utf-8"))["evaluation"]
@@ -172,6 +175,7 @@ def test_evaluate_and_compare_on_other_files_as_on_the_test_sets(multi30k, their
 GOOD = (b"eins\n", b"one\n")
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("texts", "names", "message"),
     [
@@ -201,6 +205,7 @@ def test_files_that_are_no_test_set(multi30k, tmp_path, capsys, texts, names, me
     assert all(path.is_dir() or path.name == ".lock" for path in left), "nothing half-written"
 
 
+@pytest.mark.once
 def test_compare(multi30k):
     done = run(LABO, "compare", *(finished(multi30k[0], method) for method in ("ls", "labo")), "--samples", "50")
     assert done.returncode == 0, done.stdout[-3000:]

@@ -8,6 +8,7 @@ training is refused in one line.
 import json
 import math
 import re
+from functools import lru_cache
 from pathlib import Path
 
 import fairseq
@@ -18,7 +19,7 @@ import torch
 from fairseq.data import Dictionary, data_utils
 from fairseq.tasks import TASK_REGISTRY
 from fairseq_runs import OPTIMIZATION, TRANSFORMER, inner
-from fork_fairseq import fork, job
+from fork_fairseq import fork, job, runner
 
 PAD = 1
 EPSILON = 0.2
@@ -54,6 +55,9 @@ CRITERIONS = {
         lambda z, k, _: reference.objective(z, k, 1.25, reference.adaptive_alpha(z, 0.5)),
     ),
 }
+
+#: those that differ from another in a number alone are trained on one Python
+COLUMNS = [pytest.param(name, marks=[pytest.mark.once] if name in ("labo-tau2", "afl") else []) for name in CRITERIONS]
 
 #: row, column → how the one line begins, a pattern
 REFUSED = {
@@ -240,40 +244,42 @@ def folders(data, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def trainings(folders):
-    """(row, column) → status, log, and what ``task_recorder`` wrote down: a training of each, one after the other."""
-    jobs = {}
+def training(folders):
+    """Row, column → status, log, and what ``task_recorder`` wrote down, of a training that runs when asked for."""
     # a training that fails saves a checkpoint all the same
     unsaved = ("--save-dir", folders / "unsaved", "--no-save", "--disable-validation")
-    for number, (row, (folder, options)) in enumerate(TASKS.items()):
-        saved = folders / f"save{number}"  # by the first column
-        teacher = folders / "save0" if (row, "labo") in REFUSED else saved
+    numbers = {row: number for number, row in enumerate(TASKS)}
+
+    @lru_cache(maxsize=None)
+    def train(row, column):
+        folder, options = TASKS[row]
+        number = numbers[row]
+        if column == FAIRSEQ:
+            rest = ("--criterion", "label_smoothed_cross_entropy", *unsaved)
+        else:
+            rest = (*CRITERIONS[column][0], *WARMUP)
+            rest += ("--save-dir", folders / f"save{number}") if column == "labo" else unsaved
+        if column == "kd":
+            teacher = "translation" if (row, "labo") in REFUSED else row
+            train(teacher, "labo")
+            rest += ("--teacher-path", folders / f"save{numbers[teacher]}" / "checkpoint_last.pt")
         common = (
             *(folders / folder, "--user-dir", Path(__file__).parents[1] / "task_recorder", *OPTIMIZATION, *options),
             *("--max-update", "2", "--no-epoch-checkpoints"),
         )
-        if row in FRAGILE:
-            arguments = (*common, "--criterion", "label_smoothed_cross_entropy", *unsaved)
-            jobs[row, FAIRSEQ] = job(folders, f"{number}-fairseq", "train", arguments)
-        for column, (criterion, _) in CRITERIONS.items():
-            rest = ("--save-dir", saved) if column == "labo" else unsaved
-            if column == "kd":
-                rest = (*rest, "--teacher-path", teacher / "checkpoint_last.pt")
-            arguments = (*common, *criterion, *WARMUP, *rest)
-            jobs[row, column] = job(folders, f"{number}-{column}", "train", arguments)
-    ended = fork(list(jobs.values()), (folders / "path", Path(__file__).parents[2]))
-    return {key: (status, *outcome(job)) for (key, job), status in zip(jobs.items(), ended)}
+        asked = job(folders, f"{number}-{column}", "train", (*common, *rest))
+        status = run(asked)
+        record = Path(asked["env"]["RECORD"])
+        log = Path(asked["log"]).read_text(encoding="utf-8")
+        return status, log, torch.load(record) if record.exists() else []
+
+    with runner(["fairseq-train"], (folders / "path", Path(__file__).parents[2])) as run:
+        yield train
 
 
-def skip_where_fairseq_fails(trainings, row):
-    if row in FRAGILE and trainings[row, FAIRSEQ][0] != 0:
+def skip_where_fairseq_fails(training, row):
+    if row in FRAGILE and training(row, FAIRSEQ)[0] != 0:
         pytest.skip("this fairseq does not train it with its own criterion either")
-
-
-def outcome(finished):
-    record = Path(finished["env"]["RECORD"])
-    log = Path(finished["log"]).read_text(encoding="utf-8")
-    return log, torch.load(record) if record.exists() else []
 
 
 def label_smoothing(log_p, target, _):
@@ -298,11 +304,11 @@ def literal(loss_of, rows):
     return total, tokens
 
 
-@pytest.mark.parametrize("column", CRITERIONS)
+@pytest.mark.parametrize("column", COLUMNS)
 @pytest.mark.parametrize("row", TASKS)
-def test_it_trains_with_the_loss_of_the_criterion_or_is_refused_in_one_line(trainings, row, column):
-    skip_where_fairseq_fails(trainings, row)
-    status, log, updates = trainings[row, column]
+def test_it_trains_with_the_loss_of_the_criterion_or_is_refused_in_one_line(training, row, column):
+    skip_where_fairseq_fails(training, row)
+    status, log, updates = training(row, column)
     if (row, column) in REFUSED:
         assert status == 1
         assert "Traceback" not in log
@@ -322,12 +328,13 @@ def test_it_trains_with_the_loss_of_the_criterion_or_is_refused_in_one_line(trai
         assert float(records[number]["loss"]) == pytest.approx(expected / tokens / math.log(2), abs=2e-3)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("row", [row for row in TASKS if (row, "labo") not in REFUSED])
-def test_the_loss_depends_on_tau_once_the_warmup_is_over(trainings, row):
+def test_the_loss_depends_on_tau_once_the_warmup_is_over(training, row):
     """By more than the tolerance above, though an untrained model hardly differs from the uniform distribution."""
-    skip_where_fairseq_fails(trainings, row)
+    skip_where_fairseq_fails(training, row)
     for column, other in (("labo", "labo-tau2"), ("labo-tau2", "labo")):
-        _, (returned, rows) = trainings[row, column][2]
+        _, (returned, rows) = training(row, column)[2]
         assert returned != pytest.approx(literal(CRITERIONS[other][1], rows)[0], rel=4e-5)
 
 

@@ -206,6 +206,7 @@ def die(chunk):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("function", [mapped, map_whole])
 def test_a_killed_worker_ends_the_preparation(capfd, function):
     with pytest.raises(UserError, match="text: a process was killed, possibly out of memory"):
@@ -232,6 +233,7 @@ def continues(process):
         return False
 
 
+@pytest.mark.once
 def test_workers_die_with_their_parent(tmp_path):
     program = "import sys; from pathlib import Path; from functools import partial; import test_faults; "
     program += "from labo_fairseq.data.parallel_map import mapped; "
@@ -246,6 +248,7 @@ def test_workers_die_with_their_parent(tmp_path):
     wait_for(lambda: not any(map(continues, workers)))
 
 
+@pytest.mark.once
 def test_a_child_takes_its_own_children_along(tmp_path):
     """As a training on several GPUs does, and as any command with workers."""
     (tmp_path / "family.py").write_text(
@@ -263,6 +266,7 @@ def test_a_child_takes_its_own_children_along(tmp_path):
     wait_for(lambda: not continues(grandchild))
 
 
+@pytest.mark.once
 def test_a_command_that_is_killed_says_so(tmp_path):
     def kill(line):
         """The process whose arguments name the folder of this test."""

@@ -17,6 +17,8 @@ from labo_fairseq.data.preprocess import learn_joint_bpe
 from labo_fairseq.errors import UserError
 from labo_fairseq.files import write_lines
 
+pytestmark = pytest.mark.once
+
 
 def merges_of_subword_nmt(words, number):
     codes = io.StringIO()

@@ -23,6 +23,8 @@ from labo_fairseq.data.moses import (
     tokenize,
 )
 
+pytestmark = pytest.mark.once
+
 # language, line, tokenizer.perl, tokenizer.perl -a -no-escape
 TOKENS = [
     ("en", "The U.S.A. is big, isn't it?", "The U.S.A. is big , isn &apos;t it ?", "The U.S.A. is big , isn 't it ?"),
