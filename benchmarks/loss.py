@@ -291,7 +291,8 @@ def measure_memory(case: Case, comparison: str, names: List[str]) -> Dict[str, i
         return {name: allocated_by(COMPARISONS[comparison]()[name], inputs) for name in names}
     peaks = {}
     for name in names:
-        with get_context("spawn").Pool(1) as pool:
+        # forked from a process that has imported what they all import, and done nothing else
+        with get_context("forkserver").Pool(1) as pool:
             peaks[name] = pool.apply(resident_of, (case, comparison, name, torch.get_num_threads()))
     return peaks
 

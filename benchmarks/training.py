@@ -105,7 +105,7 @@ def train_alone(config: Config, data: Prepared) -> Measured:
     """One training."""
     if torch.cuda.is_available():
         return train(config, data)
-    with get_context("spawn").Pool(1) as pool:
+    with get_context("forkserver").Pool(1) as pool:
         return pool.apply(train, (config, data))
 
 

@@ -187,7 +187,7 @@ def main() -> None:
     rows = []
     with configurations(arguments.methods, updates, data, settings) as configs:
         for method, config in configs.items():
-            with get_context("spawn").Pool(1) as pool:
+            with get_context("forkserver").Pool(1) as pool:
                 rows.append({"method": method, "shares": pool.apply(profile, (config, data, arguments.warm))})
     print(table(rows))
     write_json(
