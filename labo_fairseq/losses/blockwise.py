@@ -299,7 +299,8 @@ def check_classes(k: int) -> None:
 
 
 def targets_and_mask(target: Tensor, ignore_index: Optional[int]) -> Tuple[Tensor, Tensor]:
-    """The targets with 0 where they are to be ignored, and the mask of these; None ignores nothing."""
+    """The targets, int64, with 0 where they are to be ignored, and the mask of these; None ignores nothing."""
+    target = target.long()  # before they are compared: -100 is 156 to uint8
     if ignore_index is None:
         return target, torch.zeros_like(target, dtype=torch.bool)
     ignored = target.eq(ignore_index)

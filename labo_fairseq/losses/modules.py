@@ -212,7 +212,7 @@ class LaboLoss(_TokenLoss):
 
     @warmup_steps.setter
     def warmup_steps(self, steps: int) -> None:
-        if steps < 0:
+        if steps < 0 or steps != int(steps):
             raise ValueError(f"warmup_steps must be an integer ≥ 0, got {steps}")
         self._warmup_steps = steps
         self.set_updates(self.updates)
@@ -253,6 +253,7 @@ class LaboLoss(_TokenLoss):
         if soft:
             distribution = target if target.dim() == 1 else target.movedim(1, -1)
             return self._soft_loss(flat, distribution, token_weight, divisor)
+        target = target.long()
         weights = self._weights(target, token_weight)
         divisor = self._divisor(target, weights) if divisor is None else divisor
         usual_scale = None if divisor is None or weights is not None else 1 / divisor.to(accumulator(flat))
@@ -328,6 +329,7 @@ class _LinearLoss(_TokenLoss):
                 f"hidden and target must be (…, D) and (…), got {tuple(hidden.shape)} and {tuple(target.shape)}"
             )
         self._check_classes(weight.size(0))
+        target = target.long()
         weights = self._weights(target, token_weight)
         rows = hidden.reshape(-1, hidden.size(-1))
         fixed = weights is not None and not weights.requires_grad

@@ -13,8 +13,10 @@ from labo_fairseq.losses import (
     LinearCrossEntropyLoss,
     LinearLaboLoss,
     blockwise,
+    focal_terms,
     fused_linear,
     label_smoothing_log_posterior,
+    rdrop_divergence,
 )
 
 N, K, D = 12, 7, 5
@@ -110,6 +112,18 @@ def objective(logits, label, alpha="adaptive", tau=1.25, rho=0.5, z_loss=0.0, su
         smoothed = (1 - a[:, None]) * label + a[:, None] * p_star
         divergence = reference.divergence(p_star, -math.log(support.sum()))
     return -reference.times(smoothed, log_p).sum(-1) + a * tau * divergence + z_loss * logits.logsumexp(-1) ** 2
+
+
+@pytest.mark.parametrize("weight", [None, torch.rand(200)])
+def test_targets_are_bytes_as_those_of_cross_entropy_may_be(weight):
+    """156 is −100 to uint8, and a tensor indexed by bytes is masked by them."""
+    logits, target = torch.randn(3, 200), torch.tensor([156, 3, 7], dtype=torch.uint8)
+    expected = CrossEntropyLoss(weight)(logits, target)
+    eye, linear = torch.eye(200), LinearCrossEntropyLoss(weight)
+    torch.testing.assert_close(LaboLoss(alpha=0.0, weight=weight)(logits, target), expected)
+    torch.testing.assert_close(linear(logits, eye, target), expected)
+    torch.testing.assert_close(rdrop_divergence(logits.repeat(2, 1), target), torch.zeros(3))
+    torch.testing.assert_close(focal_terms(logits, target), focal_terms(logits, target.long()))
 
 
 @reductions
@@ -348,6 +362,7 @@ def test_the_options_cannot_be_changed_behind_its_back():
     ("make", "message"),
     [
         (lambda: LaboLoss(warmup_steps=-1), "warmup_steps must be an integer ≥ 0, got -1"),
+        (lambda: LaboLoss(warmup_steps=0.05), "warmup_steps must be an integer ≥ 0, got 0.05"),
         (lambda: LaboLoss(label_smoothing=1.0), r"label_smoothing must be in \[0, 1\), got 1.0"),
         (lambda: LinearCrossEntropyLoss(label_smoothing=-0.1), r"label_smoothing must be in \[0, 1\), got -0.1"),
         (lambda: LaboLoss(z_loss=-1), "z_loss must be a finite number ≥ 0, got -1"),
