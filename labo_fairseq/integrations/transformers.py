@@ -58,7 +58,7 @@ class TrainerLoss(TrainerCallback):
             self.loss.warmup_steps = warmup_steps
         self.loss.set_updates(0)
         self._cross_entropy = LaboLoss(alpha=0.0, ignore_index=_IGNORED)
-        self.shift_labels = shift_labels
+        self.shift_labels = self._given_shift = shift_labels
         self._model: Optional[torch.nn.Module] = None
         self._input_check: Any = None
 
@@ -129,7 +129,7 @@ class TrainerLoss(TrainerCallback):
         base = wrapped.get_base_model() if hasattr(wrapped, "get_base_model") else wrapped
         has_encoder = getattr(getattr(base, "config", None), "is_encoder_decoder", False)
         generates = hasattr(base, "can_generate") and base.can_generate()
-        if self.shift_labels is None:
+        if self._given_shift is None:  # of this model: another trainer, with the same loss, may have had another kind
             self.shift_labels = generates and not has_encoder
         if has_encoder and generates:
             self._input_check = base.register_forward_pre_hook(_check_decoder_input, with_kwargs=True)

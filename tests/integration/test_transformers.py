@@ -371,6 +371,20 @@ def test_an_encoder_decoder_that_classifies(tmp_path, text, words):
     assert all(math.isfinite(loss) for loss in losses)
 
 
+def test_one_loss_for_models_of_two_kinds(tmp_path, words):
+    """What the first trainer's model does with labels is not what the second one's does."""
+    loss = TrainerLoss(LaboLoss())
+    seen = []
+    classifier = bart(words, transformers.BartForSequenceClassification)
+    for model in (gpt(words), classifier, gpt(words)):
+        transformers.Trainer(model=model, args=arguments(tmp_path), compute_loss_func=loss, callbacks=[loss])
+        seen.append(loss.shift_labels)
+    assert seen == [True, False, True]
+    given = TrainerLoss(LaboLoss(), shift_labels=True)
+    transformers.Trainer(model=classifier, args=arguments(tmp_path), compute_loss_func=given, callbacks=[given])
+    assert given.shift_labels
+
+
 def test_after_the_training_the_model_is_called_as_one_likes(tmp_path, text, words):
     model = bart(words, transformers.BartForConditionalGeneration)
     source = torch.tensor([[3, 1]])
