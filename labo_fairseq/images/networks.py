@@ -6,6 +6,8 @@ a 3×3 stem of stride 1 without pooling, as the code that the paper compares wit
 
 import importlib
 import inspect
+import os
+import sys
 from typing import Callable, Dict, List, Optional, Sequence, Tuple, Type
 
 from torch import Tensor, nn
@@ -200,7 +202,7 @@ NETWORKS: Dict[str, Callable[..., nn.Module]] = {
 def find_network(name: str) -> Callable[..., nn.Module]:
     """The function that builds the network ``name``: one of :data:`NETWORKS`, or the user's own ``MODULE:FUNCTION``.
 
-    The function is called with ``classes=K, channels=C`` and the settings ``network.KEY``.
+    The module is an installed one, or a file in the current directory. The function is called with ``classes=K, channels=C`` and the settings ``network.KEY``.
 
     Raises:
         UserError: no such network, or a module that cannot be imported.
@@ -210,6 +212,8 @@ def find_network(name: str) -> Callable[..., nn.Module]:
             raise UserError(f"unknown network {name!r}: choose from {', '.join(NETWORKS)}, or name MODULE:FUNCTION")
         return NETWORKS[name]
     module, _, function = name.partition(":")
+    if os.getcwd() not in sys.path:  # the installed command, unlike python -m, does not look there
+        sys.path.append(os.getcwd())
     try:
         return getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import io
 import struct
+import sys
 import tarfile
 import zlib
 
@@ -81,7 +82,8 @@ def test_a_network_of_the_users_own(tmp_path, monkeypatch):
         "    return nn.Sequential(nn.Flatten(), nn.LazyLinear(hidden), nn.Linear(hidden, classes))\n"
         "def wrong(classes, channels):\n    return 3\n"
     )
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("sys.path", [place for place in sys.path if place])  # as for an installed command
+    monkeypatch.chdir(tmp_path)
     assert network_defaults("mine:tiny") == {"hidden": 4}
     assert build_network("mine:tiny", 5, 1, {"hidden": 3})(torch.rand(2, 1, 4, 4)).shape == (2, 5)
     for name, settings, message in [
