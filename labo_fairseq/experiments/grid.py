@@ -166,8 +166,11 @@ def load_grid(name: str, smoke: bool = False) -> Grid:
         if len({job.kind for job in jobs}) > 1:
             raise UserError("a grid must hold either corpora or data sets of images: write two grids")
         baseline = content.get("baseline", jobs[0].variant)
-        if baseline not in [job.variant for job in jobs]:
-            raise UserError(f"the baseline {baseline!r} is none of its methods")
+        variants = list(dict.fromkeys(job.variant for job in jobs))
+        if baseline not in variants:
+            # of the same method, with the settings that are part of its name
+            near = [one for one in variants if one.split("-")[0] == str(baseline).split("-")[0]] or variants
+            raise UserError(f"the baseline {baseline!r} is none of its methods: choose from {', '.join(near)}")
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     ordered = sorted(jobs, key=lambda job: bool(job.teachers))

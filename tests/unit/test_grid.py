@@ -307,7 +307,11 @@ def test_slurm_script_submits_every_run_once_and_teachers_first(write):
         ({"grid": [{**IMAGES, "methods": ["afl"]}]}, "unknown method 'afl': choose from "),
         ({"grid": [{**IMAGES, "methods": ["kd"]}]}, "method kd needs teachers"),
         ({"grid": [{**IMAGES, "settings": {"criterion.tua": [1]}}]}, "unknown setting criterion.tua"),
-        ({"grid": [BLOCK], "baseline": "ce"}, "the baseline 'ce' is none of its methods"),
+        ({"grid": [BLOCK], "baseline": "ce"}, "the baseline 'ce' is none of its methods: choose from ls, labo"),
+        (
+            {"grid": [{**BLOCK, "settings": {"optimization.max_update": [9]}}], "baseline": "ls"},
+            "the baseline 'ls' is none of its methods: choose from ls-optimization.max_update9",
+        ),
     ],
 )
 def test_a_file_that_describes_no_grid(write, content, message):
