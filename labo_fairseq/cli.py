@@ -590,7 +590,9 @@ def _parse(argv: Optional[List[str]]) -> argparse.Namespace:
     if rest and hasattr(args, "settings") and not any(word.startswith("-") for word in rest):
         args.settings = [*args.settings, *rest]
     elif rest:
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        command = f"{parser.prog} {args.command}"
+        instead = "; the settings of a training are KEY=VALUE, e.g. criterion.tau=1.15" * hasattr(args, "settings")
+        parser.exit(2, f"{command}: unrecognized arguments: {' '.join(rest)}{instead} ({command} --help)\n")
     _refuse_repeated(parser, args)
     return args
 

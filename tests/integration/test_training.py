@@ -125,6 +125,8 @@ model:
     )
     done = run(command("fairseq-hydra-train"), "--config-dir", config, "--config-name", "tiny", cwd=tmp_path)
     assert_trained_like(done, tmp_path / "save", uninterrupted)
+    # it takes more than half
+    assert ": 4 are left. criterion.smoothing_warmup_steps=1 would be the paper's share" in done.stdout
 
 
 def assert_trained_like(done, folder, uninterrupted):

@@ -350,7 +350,16 @@ REFUSED = {
     ),
     "custom's options elsewhere": (nothing, "prepare bible de-en --lowercase", "--lowercase does not go with bible"),
     "other corpora's for custom": (nothing, f"{CUSTOM} --archive-dir .", "--archive-dir does not go with custom"),
-    "an unknown option": (nothing, "translate --color=red", "unrecognized arguments: --color=red"),
+    "an unknown option": (
+        nothing,
+        "translate --color=red",
+        "unrecognized arguments: --color=red (labo-fairseq translate --help)",
+    ),
+    "an option of fairseq-train": (
+        nothing,
+        "run bible de-en --tau 1.15",
+        "unrecognized arguments: --tau 1.15; the settings of a training are KEY=VALUE, e.g. criterion.tau=1.15 (labo-",
+    ),
     "no width of the search": (nothing, "evaluate run --beam 0", "argument --beam: must be an integer ≥"),
     "a search of any width": (nothing, "translate run --beam 1000000000", "≤ 1,000, got 1000000000"),
     "half a beam": (nothing, "evaluate run --beam 2.5", "argument --beam: must be an integer ≥"),
