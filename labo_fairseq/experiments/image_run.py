@@ -361,6 +361,9 @@ def summarize_images(run: ImageRun, result: ImageResult) -> None:
     print(f"\n{TEST}  ({evaluation.checkpoint} of epoch {evaluation.epoch})")
     for score in evaluation.tests[TEST]:
         print(f"  {score.name:<38}{IMAGE_METRICS[score.name].text([score.value])}  ({score.signature})")
+    kinds = {"train": "training", "valid": "validation", TEST: "test"}
+    numbers = ", ".join(f"{number:,} {kinds[name]}" for name, number in training.images.items())
+    print(f"{'images':<18}{numbers}; {len(result.classes)} classes")
     print(f"{'training':<18}{training.seconds_per_epoch:.1f} s per epoch on {training.device}")
     print(f"{'memory':<18}{training.peak_memory_mib:,} MiB at most")
     print(f"{'network':<18}{training.parameters:,} weights")

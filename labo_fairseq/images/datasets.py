@@ -106,7 +106,7 @@ DATA: Dict[str, Any] = {
     "test": 0,  # likewise
     "verify": True,  # whether other checksums than the published ones are refused
     "size": 224,  # of images in folders, in pixels of a side
-    "resize": 256,  # the shorter side that the center is cut out of
+    "resize": 256,  # the shorter side that the center is cut out of; where size alone is set, as much larger than it
 }
 
 

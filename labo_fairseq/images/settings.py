@@ -55,17 +55,31 @@ def compose(
         "seed": seed,
         "smoke": smoke,
     }
+    if "resize" not in declaration.data:
+        settings["data"]["resize"] = _resized(DATA, settings["data"]["size"])
     if smoke:
         settings["training"].update(_SMOKE_TRAINING)
         settings["data"].update(_SMOKE_SIDE)
         if "width" in known:
             settings["network"]["width"] = _SMOKE_WIDTHS.get(network, 8)
+    declared_data = dict(settings["data"])
     for override in overrides:
         _refuse_unheeded(declaration, override)
         _apply(settings, override)
+    if not any(override.startswith("data.resize=") for override in overrides):
+        settings["data"]["resize"] = _resized(declared_data, settings["data"]["size"])
     _check(settings)
     settings["training"]["milestones"] = list(settings["training"]["milestones"])
     return settings
+
+
+def _resized(data: Dict[str, Any], size: Any) -> Any:
+    """``resize`` for another ``size`` than that of ``data``: as much of an image is cut away.
+
+    Of small images, whose ``size`` alone was set, next to nothing would be left.
+    """
+    numbers = all(type(value) is int and value > 0 for value in (size, data["size"], data["resize"]))
+    return round(size * data["resize"] / data["size"]) if numbers else data["resize"]
 
 
 def recipe_of(settings: Settings) -> TrainingRecipe:

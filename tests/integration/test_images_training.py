@@ -369,6 +369,7 @@ def test_a_run_leaves_its_result_its_curves_and_its_predictions(smoke):
     result = json.loads((place / "result.json").read_text("utf-8"))
     assert result["settings"]["config"]["criterion"]["name"] == "labo"
     assert result["training"]["images"] == {"train": 200, "valid": 100, "test": 100}
+    assert "images            200 training, 100 validation, 100 test; 10 classes\n" in printed
     assert result["training"]["seconds_per_epoch"] > 0
     assert result["training"]["peak_memory_mib"] > 50
     scores = {score["name"]: score for score in result["evaluation"]["tests"]["test"]}
@@ -504,9 +505,10 @@ def test_what_is_no_run_on_images_is_refused(tmp_path):
 
 def test_a_data_set_is_told_from_a_corpus_by_its_declaration(tmp_path):
     (tmp_path / "mine.yaml").write_text("title: t\nreader: folders\nmean: [0.5]\nstd: [0.5]\n")
-    (tmp_path / "corpus.yaml").write_text("corpus: x\n")
+    (tmp_path / "incomplete.yaml").write_text("reader: folders\nfolders: {train: train}\n")
+    (tmp_path / "corpus.yaml").write_text("corpus: x\nsplits:\n  train: {file: x.tsv,\n    reader: tsv}\n")
     named = {"digits": True, "imagenet": True, "iwslt14": False, "absent.yaml": False}
-    named.update({str(tmp_path / "mine.yaml"): True, str(tmp_path / "corpus.yaml"): False})
+    named.update({str(tmp_path / f"{file}.yaml"): file != "corpus" for file in ("mine", "incomplete", "corpus")})
     assert {name: is_dataset(name) for name in named} == named
 
 

@@ -354,6 +354,24 @@ def test_a_setting_that_a_data_set_has_not_is_refused():
     assert compose(load_declaration("folders"), "resnet18", "ls", 1, ["data.size=64"])["data"]["size"] == 64
 
 
+def test_the_center_of_an_image_follows_the_size_that_a_network_sees(tmp_path):
+    """A size of 32 cut out of 256 pixels would be an eighth of the sides."""
+    path = tmp_path / "mine.yaml"
+    for declared, overrides, smoke, expected in (
+        ("", ["data.size=32"], False, (32, 37)),
+        ("", [], False, (224, 256)),
+        ("", ["data.size=32", "data.resize=64"], False, (32, 64)),
+        ("", ["data.size=64"], True, (64, 72)),
+        ("data: {size: 32}", [], False, (32, 37)),
+        ("data: {size: 32, resize: 32}", ["data.size=64"], False, (64, 64)),
+    ):
+        path.write_text(f"{FOLDERS}folders: {{train: t}}\n{declared}")
+        data = compose(load_declaration(str(path)), "resnet18", "ls", 1, overrides, smoke)["data"]
+        assert (data["size"], data["resize"]) == expected
+    with pytest.raises(UserError, match="data.size must be an integer of at least 8, got 0"):
+        compose(load_declaration("folders"), "resnet18", "ls", 1, ["data.size=0"])
+
+
 def test_numbers_of_settings_may_have_an_exponent():
     given = ["training.lr=1e-2", "training.milestones=[5e-1, 0.9]"]
     training = compose(load_declaration("cifar10"), "resnet18", "ls", 1, given)["training"]
