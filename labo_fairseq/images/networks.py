@@ -202,7 +202,8 @@ NETWORKS: Dict[str, Callable[..., nn.Module]] = {
 def find_network(name: str) -> Callable[..., nn.Module]:
     """The function that builds the network ``name``: one of :data:`NETWORKS`, or the user's own ``MODULE:FUNCTION``.
 
-    The module is an installed one, or a file in the current directory. The function is called with ``classes=K, channels=C`` and the settings ``network.KEY``.
+    The module is an installed one, or a file in the current directory. The function is called with
+    ``classes=K, channels=C`` and the settings ``network.KEY``.
 
     Raises:
         UserError: no such network, or a module that cannot be imported.

@@ -368,7 +368,7 @@ def test_the_center_of_an_image_follows_the_size_that_a_network_sees(tmp_path):
         path.write_text(f"{FOLDERS}folders: {{train: t}}\n{declared}")
         data = compose(load_declaration(str(path)), "resnet18", "ls", 1, overrides, smoke)["data"]
         assert (data["size"], data["resize"]) == expected
-    with pytest.raises(UserError, match="data.size must be an integer of at least 8, got 0"):
+    with pytest.raises(UserError, match=r"data\.size must be an integer of at least 8, got 0"):
         compose(load_declaration("folders"), "resnet18", "ls", 1, ["data.size=0"])
 
 
