@@ -1,11 +1,17 @@
 """The one place where matplotlib draws: as PNG files, and as SVG for a page that may be light or dark."""
 
 import io
+import logging
+import re
+import warnings
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, Optional, Set, Tuple
 
 from ..files import atomic_write
+
+logger = logging.getLogger(__name__)
 
 NO_FIGURE = "no figure: matplotlib is not installed (pip install 'labo-fairseq[plots]')"
 
@@ -21,6 +27,16 @@ _ON_A_PAGE: Any = {
     "legend.frameon": False,
     "svg.hashsalt": "labo",  # equal figures are equal files
 }
+#: fonts with the scripts that matplotlib's own font lacks; those that are installed are used
+_OTHER_SCRIPTS = (
+    *("Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans CJK KR", "Source Han Sans SC", "WenQuanYi Zen Hei"),
+    *("WenQuanYi Micro Hei", "Droid Sans Fallback", "PingFang SC", "Microsoft YaHei", "Yu Gothic", "Malgun Gothic"),
+    *("Noto Sans Devanagari", "Noto Sans Bengali", "Noto Sans Tamil", "Noto Sans Thai", "Nirmala UI", "Leelawadee UI"),
+    "Arial Unicode MS",
+)
+_NO_GLYPH = re.compile(r"Glyph (\d+) .*missing from")
+_UNSHAPED = re.compile("Matplotlib currently does not support .* natively")  # older versions, of each text
+_boxes: Set[str] = set()  # characters that no font has, of which it was told
 _STYLE = "<style>:root{--ink:#222;--grid:#bbb}@media (prefers-color-scheme:dark){:root{--ink:#ddd;--grid:#555}}</style>"
 
 
@@ -39,9 +55,10 @@ def save_png(path: Path, size: Tuple[float, float], paint: Callable[[Any], None]
     canvas = _canvas(size)
     if canvas is None:
         return False
-    paint(canvas)
-    with atomic_write(path) as part:
-        canvas.savefig(part, dpi=120, format="png")
+    with _any_script():
+        paint(canvas)
+        with atomic_write(path) as part:
+            canvas.savefig(part, dpi=120, format="png")
     return True
 
 
@@ -51,7 +68,7 @@ def to_svg(figure: Figure) -> Optional[str]:
         return None
     from matplotlib import rc_context
 
-    with rc_context(_ON_A_PAGE):
+    with rc_context(_ON_A_PAGE), _any_script():
         canvas = _canvas(figure.size)
         figure.paint(canvas)
         buffer = io.StringIO()
@@ -90,6 +107,35 @@ def legend_above(figure: Any, title: str = "") -> None:
     columns = max(1, min(len(names), 4, int(figure.get_figwidth() / widest)))
     options: Dict[str, Any] = {"loc": "outside upper center", "ncols": columns, "frameon": False}
     figure.legend(handles, names, title=title, title_fontsize=9, fontsize=9, **options)
+
+
+@contextmanager
+def _any_script() -> Iterator[None]:
+    """Draw text of any script, as far as there are fonts for it.
+
+    One line tells of what no font has, in place of a warning of matplotlib for each character.
+    """
+    from matplotlib import font_manager, rc_context
+
+    installed = {font.name for font in font_manager.fontManager.ttflist}
+    families = ["sans-serif", *(name for name in _OTHER_SCRIPTS if name in installed)]
+    with warnings.catch_warnings(record=True) as caught, rc_context({"font.family": families}):
+        warnings.simplefilter("always")
+        yield
+    missing = set()
+    for warning in caught:
+        glyph = _NO_GLYPH.match(str(warning.message))
+        if glyph:
+            missing.add(chr(int(glyph[1])))
+        elif not _UNSHAPED.match(str(warning.message)):
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    if missing - _boxes:
+        logger.warning(
+            "figures have boxes in place of characters that no font here has, such as %s: install a font of that "
+            "script, such as Noto Sans CJK, and repeat the command",
+            min(missing - _boxes),
+        )
+    _boxes.update(missing)
 
 
 def _canvas(size: Tuple[float, float]) -> Any:

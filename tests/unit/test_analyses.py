@@ -52,6 +52,7 @@ from labo_fairseq.data.types import Scoring
 from labo_fairseq.errors import UserError
 from labo_fairseq.files import write_lines
 from labo_fairseq.losses.blockwise import Quantity
+from labo_fairseq.reporting import figure as figure_module
 from labo_fairseq.reporting.figure import Figure, save_png, to_svg
 from labo_fairseq.reporting.html import Section, page
 from labo_fairseq.reporting.table import WIDTH, Table
@@ -583,6 +584,24 @@ def test_svg_follows_the_page(tmp_path):
     assert svg == to_svg(figure), "equal figures are equal files"
     assert save_png(tmp_path / "x.png", figure.size, paint)
     assert (tmp_path / "x.png").read_bytes().startswith(PNG)
+
+
+def test_characters_without_a_font_are_told_of_once(tmp_path, monkeypatch, recwarn, caplog):
+    """U+20E5 is in a font of matplotlib that is not its usual one, and no font of it has Chinese."""
+    monkeypatch.setattr(figure_module, "_boxes", set())
+    monkeypatch.setattr(figure_module, "_OTHER_SCRIPTS", ("STIXGeneral", "No such font"))
+
+    def paint(figure):
+        figure.subplots().set_title("a\u20e5 中文")
+
+    assert save_png(tmp_path / "x.png", (3, 2), paint)
+    assert to_svg(Figure("x", "a figure", (3, 2), paint)).startswith("<svg")
+    (line,) = caplog.messages
+    assert line.startswith(
+        "figures have boxes in place of characters that no font here has, such as 中: install a font"
+    )
+    assert figure_module._boxes == set("中文")
+    assert not [warning for warning in recwarn if "Glyph" in str(warning.message)]
 
 
 def test_curves_of_several_runs():
