@@ -173,7 +173,10 @@ BAD_DECLARATIONS = {
         "tokenizer is 'x': choose moses or sentencepiece",
     ),
     "no subwords": ({"pairs": ["de-en"], "splits": SPLITS, "preprocessing": {"subwords": 0}}, "subwords is 0"),
-    "a training without a model": ({"pairs": ["de-en"], "splits": SPLITS, "training": {}}, "no model, schedule"),
+    "a training without a model": (
+        {"pairs": ["de-en"], "splits": SPLITS, "training": {}},
+        "training: no model, schedule; write model, schedule and settings as the corpus file of a 'run custom' has",
+    ),
     "hours that are none": (
         {"pairs": ["de-en"], "splits": SPLITS, "training": {"model": "a", "schedule": "b", "hours": {"cpu": 0}}},
         "hours of cpu is 0: it must be a number above 0",

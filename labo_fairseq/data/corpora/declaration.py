@@ -431,11 +431,17 @@ def parse_cleaning_rule(value: Any) -> CleaningRule:
 
 
 def _parse_training(value: Any) -> Training:
-    check_keys(
-        value,
-        {"common", "task", "model", "optimizer", "schedule", "settings", "checkpoint", "hours"},
-        {"model", "schedule"},
-    )
+    try:
+        check_keys(
+            value,
+            {"common", "task", "model", "optimizer", "schedule", "settings", "checkpoint", "hours"},
+            {"model", "schedule"},
+        )
+    except UserError as error:
+        raise UserError(
+            f"training: {error}; write model, schedule and settings as the corpus file of a 'run custom' has them, or "
+            "leave training out, and they are chosen by the size of the text"
+        ) from None
     groups = {group: str(file) for group, file in value.items() if group not in ("settings", "checkpoint", "hours")}
     checkpoint = value.get("checkpoint", "best")
     if checkpoint not in ("best", "last"):
