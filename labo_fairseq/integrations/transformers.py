@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor, TrainerCallback
 
-from ..losses import LaboLoss
+from ..losses import LaboLoss, LinearLaboLoss
 from ..losses.warmup import describe_long_warmup
 
 logger = logging.getLogger(__name__)
@@ -45,11 +45,13 @@ class TrainerLoss(TrainerCallback):
             and have no encoder (decoder-only language models).
 
     Raises:
-        ValueError: an option of the loss does not suit, or, once training begins, the object is not among the
+        ValueError: the loss or an option of it does not suit, or, once training begins, the object is not among the
             callbacks, a batch has no labels, or nothing for the decoder to begin from.
     """
 
     def __init__(self, loss: LaboLoss, warmup_steps: Optional[int] = None, shift_labels: Optional[bool] = None) -> None:
+        if not isinstance(loss, LaboLoss) or isinstance(loss, LinearLaboLoss):
+            raise ValueError(f"loss must be a LaboLoss, for the models give logits, got {type(loss).__name__}")
         if loss.ignore_index != _IGNORED:
             raise ValueError(f"ignore_index must be -100, which transformers pads with, got {loss.ignore_index}")
         self.loss = copy.deepcopy(loss)

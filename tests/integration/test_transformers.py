@@ -22,7 +22,7 @@ pytest.importorskip("accelerate")
 import sacrebleu  # noqa: E402
 
 from labo_fairseq.integrations.transformers import PosteriorLogits, TrainerLoss  # noqa: E402
-from labo_fairseq.losses import LaboLoss, label_smoothing_log_posterior  # noqa: E402
+from labo_fairseq.losses import LaboLoss, LinearLaboLoss, label_smoothing_log_posterior  # noqa: E402
 
 PAD, EOS = 0, 1
 
@@ -299,6 +299,8 @@ def test_options_that_do_not_suit_are_named(tmp_path, words):
         TrainerLoss(LaboLoss(ignore_index=0))
     with pytest.raises(ValueError, match="warmup_steps must be an integer ≥ 0, got -1"):
         TrainerLoss(LaboLoss(), warmup_steps=-1)
+    with pytest.raises(ValueError, match="loss must be a LaboLoss, for the models give logits, got LinearLaboLoss"):
+        TrainerLoss(LinearLaboLoss())
     loss, model = TrainerLoss(LaboLoss()), gpt(words)
     transformers.Trainer(model=model, args=arguments(tmp_path), compute_loss_func=loss, callbacks=[loss])
     with pytest.raises(ValueError, match="no labels"):
