@@ -48,6 +48,7 @@ TIERS = (
     Tier(float("inf"), "transformer_base", 32_000, 4096 * 8, 0.0007, 20),
 )
 _MAX_TOKENS = 4096  # of one GPU
+_WARMUP = "criterion.smoothing_warmup_steps"
 
 
 def measure(texts: Iterable[Iterable[Pair]]) -> Size:
@@ -90,8 +91,9 @@ def choose(corpus: Declaration, directions: Tuple[Pair, ...], size: Size) -> Dec
     training = corpus.training
     if training is None:
         training, updates = _training(tier, size)
-        epochs = training.settings["optimization.max_epoch"]
-        chosen.append(f"{tier.model}, learning rate {tier.lr:g}, {epochs} epochs (about {updates:,} updates)")
+        epochs, warmup = (training.settings[name] for name in ("optimization.max_epoch", _WARMUP))
+        length = f"{epochs} epochs (about {updates:,} updates), smoothing warm-up {warmup:,} updates"
+        chosen.append(f"{tier.model}, learning rate {tier.lr:g}, {length}")
     print(f"{corpus.name}: {size.pairs:,} training pairs; chosen: {'; '.join(chosen)}", file=sys.stderr)
     return replace(corpus, preprocessing=preprocessing, training=training)
 
@@ -114,11 +116,10 @@ def _training(tier: Tier, size: Size) -> Tuple[Training, int]:
         "optimization.lr": [tier.lr],
         "optimization.max_epoch": epochs,
         "lr_scheduler.warmup_updates": max(50, min(1000, updates // 8)),
+        _WARMUP: max(20, min(5000, updates * 7 // 100)),
     }
     groups = {"model": tier.model, "optimizer": "adam_inverse_sqrt", "schedule": "by_size"}
-    return Training(
-        groups, {**settings, "criterion.smoothing_warmup_steps": max(20, min(5000, updates * 7 // 100))}
-    ), updates
+    return Training(groups, settings), updates
 
 
 def smallest_training() -> Training:
