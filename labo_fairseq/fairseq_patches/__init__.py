@@ -6,6 +6,7 @@ from .command_line import remember_arguments
 from .cpu_workers import train_on_cpus
 from .exact_resume import resume_exactly, save_all_state
 from .pretrained_tasks import load_pretrained_tasks
+from .removed_numpy_names import restore_numpy_names
 from .safe_checkpoint_loading import load_safely
 from .validation_metric import choose_models_by_one_metric
 
@@ -21,5 +22,6 @@ def apply_patches() -> None:
     train_on_cpus()
     keep_last_batches()
     load_pretrained_tasks()
+    restore_numpy_names()
     choose_models_by_one_metric()
     save_all_state()  # wraps what comes before, which takes values of another metric out of a checkpoint

@@ -7,7 +7,8 @@ import sys
 
 import numpy as np
 import pytest
-from fairseq.data import data_utils
+import torch
+from fairseq.data import Dictionary, LanguagePairDataset, TokenBlockDataset, data_utils
 from fairseq_runs import command, inner, run, train_here, validations
 
 from labo_fairseq.subprocesses import USER_DIR
@@ -29,6 +30,39 @@ def test_batches_hold_every_index_once(size, multiple, limits):
     for batch in batches:
         assert 0 < len(batch) <= limits.get("max_sentences", size)
         assert len(batch) < multiple or len(batch) % multiple == 0
+
+
+def sentences_of(lengths, dictionary):
+    return [torch.tensor([*range(4, 4 + length), dictionary.eos()]) for length in lengths]
+
+
+def test_one_sentence_a_sample():
+    """``--sample-break-mode eos``, for which fairseq asks numpy for a name that it no longer has."""
+    dictionary = Dictionary()
+    lengths = np.array([3, 1, 5])
+    sentences = sentences_of(lengths, dictionary)
+    blocks = TokenBlockDataset(
+        sentences, lengths + 1, 512, pad=dictionary.pad(), eos=dictionary.eos(), break_mode="eos"
+    )
+    assert [block.tolist() for block in blocks] == [sentence.tolist() for sentence in sentences]
+
+
+def test_buckets_of_lengths():
+    """``--num-batch-buckets``, for which fairseq gives numpy an argument under a former name as well."""
+    dictionary = Dictionary()
+    for number in range(10):
+        dictionary.add_symbol(str(number))
+    lengths = np.array([2, 9, 4, 3, 8, 5])
+    sentences = sentences_of(lengths, dictionary)
+    pairs = LanguagePairDataset(
+        *(sentences, lengths + 1, dictionary, sentences, lengths + 1, dictionary), num_buckets=2
+    )
+    batches = pairs.batch_by_size(pairs.ordered_indices(), max_tokens=40, required_batch_size_multiple=1)
+    assert sorted(index for batch in batches for index in batch) == list(range(6))
+    for batch in batches:
+        padded = pairs.collater([pairs[index] for index in batch])["net_input"]["src_tokens"]
+        tokens = padded.ne(dictionary.pad()).sum(1)
+        assert sorted(tokens.tolist()) == sorted((lengths[batch] + 1).tolist())
 
 
 @pytest.fixture(scope="module")
