@@ -61,8 +61,11 @@ def _feed(pipe: IO[str], data: Prepared, source: str, refused: List[UserError]) 
     """Standard input, prepared as the training text was, to the translator; up to a line that is ``refused``."""
     try:
         with pipe:
-            for line in Stream(sys.stdin.buffer, "standard input"):
-                tokens, _ = to_tokens_and_subwords(data, source, line)
+            for number, line in enumerate(Stream(sys.stdin.buffer, "standard input"), 1):
+                try:
+                    tokens, _ = to_tokens_and_subwords(data, source, line)
+                except UserError as error:
+                    raise UserError(f"standard input, line {number}: {error}") from None
                 pipe.write(tokens + "\n")
                 pipe.flush()
     except BrokenPipeError:  # the translator ended first, and says why

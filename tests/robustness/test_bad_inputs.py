@@ -577,9 +577,9 @@ REFUSED = {
         "standard input, line 2: no UTF-8 (byte 1)",
     ),
     "a stream with a line of a megabyte": (
-        stdin(MEGABYTE.encode()),
+        stdin(b"Hund\n" + MEGABYTE.encode()),
         "translate run --beam 1",
-        "a sentence has 1,000,000 characters, at most 20,000: cut it into several",
+        "standard input, line 2: a sentence has 1,000,000 characters, at most 20,000: cut it into several",
     ),
     # fairseq's own commands with the plugin
     "a checkpoint of another criterion": (
