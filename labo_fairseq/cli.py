@@ -591,7 +591,8 @@ def _parse(argv: Optional[List[str]]) -> argparse.Namespace:
         args.settings = [*args.settings, *rest]
     elif rest:
         command = f"{parser.prog} {args.command}"
-        instead = "; the settings of a training are KEY=VALUE, e.g. criterion.tau=1.15" * hasattr(args, "settings")
+        has_settings = hasattr(args, "settings")
+        instead = "; the settings of a training are KEY=VALUE, e.g. criterion.tau=1.15" if has_settings else ""
         parser.exit(2, f"{command}: unrecognized arguments: {' '.join(rest)}{instead} ({command} --help)\n")
     _refuse_repeated(parser, args)
     return args
