@@ -283,7 +283,7 @@ def rows_and_mask(logits: Tensor, target: Tensor, ignore_index: Optional[int]) -
     """The targets with 0 where they are to be ignored, and the mask of these, both (N,).
 
     Raises:
-        ValueError: not logits (N, K) and target (N,), or fewer than two classes.
+        ValueError: not logits (N, K) and target (N,), fewer than two classes, or a target of no integers.
     """
     if logits.dim() != 2 or target.shape != logits.shape[:1]:
         shapes = f"{tuple(logits.shape)} and {tuple(target.shape)}"
@@ -299,7 +299,13 @@ def check_classes(k: int) -> None:
 
 
 def targets_and_mask(target: Tensor, ignore_index: Optional[int]) -> Tuple[Tensor, Tensor]:
-    """The targets, int64, with 0 where they are to be ignored, and the mask of these; None ignores nothing."""
+    """The targets, int64, with 0 where they are to be ignored, and the mask of these; None ignores nothing.
+
+    Raises:
+        ValueError: they are no integers.
+    """
+    if target.is_floating_point():
+        raise ValueError(f"target must be class indices, got {target.dtype}")
     target = target.long()  # before they are compared: -100 is 156 to uint8
     if ignore_index is None:
         return target, torch.zeros_like(target, dtype=torch.bool)

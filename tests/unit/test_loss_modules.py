@@ -126,6 +126,14 @@ def test_targets_are_bytes_as_those_of_cross_entropy_may_be(weight):
     torch.testing.assert_close(focal_terms(logits, target), focal_terms(logits, target.long()))
 
 
+@pytest.mark.parametrize(
+    "terms", [focal_terms, lambda z, target: fused_linear.linear_labo_terms(z, torch.eye(K), target)]
+)
+def test_fractions_are_no_class_indices(terms):
+    with pytest.raises(ValueError, match=r"target must be class indices, got torch\.float32"):
+        terms(torch.randn(3, K), torch.tensor([1.5, 0.0, 2.0]))
+
+
 @reductions
 @pytest.mark.parametrize("shape", [(N, K), (4, K, 3)])
 def test_class_weights_are_those_of_cross_entropy(reduction, shape):
