@@ -72,6 +72,14 @@ def test_chunks_cut_anywhere(small_chunks, n):
     check(*draw(n, 5, 37))
 
 
+@pytest.mark.parametrize(("device", "rows"), [("cpu", 838), ("meta", 3355)])
+def test_chunks_of_a_gpu_are_larger(device, rows):
+    hidden, weight = torch.empty(4000, 1, device=device), torch.empty(10_000, 1, device=device)
+    chunks = [part for part, _ in fused_linear._chunks(hidden, weight, None)]
+    assert chunks[0] == slice(0, rows)
+    assert chunks[-1].stop == 4000
+
+
 def test_without_bias(small_chunks):
     hidden, weight, target, _ = draw(7, 5, 11)
     terms = linear_labo_terms(hidden, weight, target)
