@@ -418,25 +418,18 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.disable(logging.INFO)  # fairseq turns on everybody's
     torch.set_num_threads(arguments.threads)
+    machine = torch.cuda.get_device_name() if arguments.device == "cuda" else f"{arguments.threads} threads"
+    setting = {"torch": torch.__version__, "python": platform.python_version(), "machine": machine}
     rows: List[Dict[str, Any]] = []
     for dtype in arguments.dtypes:
         for tokens, vocabulary in arguments.shapes:
             case = Case(tokens, vocabulary, arguments.hidden, dtype, arguments.device)
             for comparison in arguments.comparisons:
-                rows.extend(compare(case, comparison, arguments.rounds))
-                print(f"\n{comparison}, {tokens} x {vocabulary}, {dtype}, {case.device}, / {BASE}")
-                print(
-                    table(
-                        [
-                            row
-                            for row in rows
-                            if tuple(row[f] for f in Case._fields) == case and row["comparison"] == comparison
-                        ]
-                    )
-                )
-    machine = torch.cuda.get_device_name() if arguments.device == "cuda" else f"{arguments.threads} threads"
-    setting = {"torch": torch.__version__, "python": platform.python_version(), "machine": machine}
-    write_json(arguments.out.with_suffix(".json"), {**setting, "rounds": arguments.rounds, "rows": rows})
+                found = compare(case, comparison, arguments.rounds)
+                print(f"\n{comparison}, {tokens} x {vocabulary}, {dtype}, {case.device}, / {BASE}\n{table(found)}")
+                rows.extend(found)
+                # a program that is stopped leaves what it has measured
+                write_json(arguments.out.with_suffix(".json"), {**setting, "rounds": arguments.rounds, "rows": rows})
     if not plot(rows, arguments.out.with_suffix(".png")):
         print("no figure: matplotlib is not installed")
 

@@ -123,8 +123,8 @@ def train(config: Config, data: Prepared) -> Measured:
     return Measured(statistics.median(speeds[1:]), peak)
 
 
-def measure(configs: Dict[str, Config], data: Prepared, rounds: int) -> List[Dict[str, Any]]:
-    """One row per method."""
+def measure(configs: Dict[str, Config], data: Prepared, rounds: int) -> Iterator[List[Dict[str, Any]]]:
+    """After every training what is known by then: a row per method that the baseline's rounds can be compared with."""
     measured: Dict[str, List[Measured]] = {method: [] for method in configs}
     with tqdm(total=rounds * len(configs), unit=" trainings") as bar:
         for _ in range(rounds):
@@ -132,21 +132,21 @@ def measure(configs: Dict[str, Config], data: Prepared, rounds: int) -> List[Dic
                 bar.set_description(method)
                 measured[method].append(train_alone(config, data))
                 bar.update()
-    rows = []
-    for method, mine in measured.items():
-        pairs = list(zip(mine, measured[BASE]))
-        rows.append(
-            {
-                "method": method,
-                "speed": statistics.median(one.speed / base.speed for one, base in pairs),
-                "memory": statistics.median(one.memory / base.memory for one, base in pairs),
-                "memory_mib": statistics.median(one.memory for one in mine),
-                "rounds": [one._asdict() for one in mine],
-            }
-        )
-        if torch.cuda.is_available():
-            rows[-1]["tokens_per_second"] = statistics.median(one.speed for one in mine)
-    return rows
+                yield [_row(name, mine, measured[BASE]) for name, mine in measured.items() if mine]
+
+
+def _row(method: str, mine: List[Measured], bases: List[Measured]) -> Dict[str, Any]:
+    pairs = list(zip(mine, bases))
+    row = {
+        "method": method,
+        "speed": statistics.median(one.speed / base.speed for one, base in pairs),
+        "memory": statistics.median(one.memory / base.memory for one, base in pairs),
+        "memory_mib": statistics.median(one.memory for one in mine),
+        "rounds": [one._asdict() for one in mine],
+    }
+    if torch.cuda.is_available():
+        row["tokens_per_second"] = statistics.median(one.speed for one in mine)
+    return row
 
 
 def table(rows: List[Dict[str, Any]]) -> str:
@@ -187,19 +187,20 @@ def main() -> None:
     arguments = parser.parse_intermixed_args()
     methods = [BASE, *(method for method in arguments.methods if method != BASE)]
     data = prepare(arguments.vocabulary, arguments.data)
-    with configurations(methods, arguments.updates, data, arguments.settings) as configs:
-        rows = measure(configs, data, arguments.rounds)
     on_gpu = torch.cuda.is_available()
+    with configurations(methods, arguments.updates, data, arguments.settings) as configs:
+        setting = {
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+            "machine": torch.cuda.get_device_name() if on_gpu else f"{torch.get_num_threads()} threads",
+            "configuration": configs[BASE],
+            "bpe_operations": arguments.vocabulary,
+        }
+        rows: List[Dict[str, Any]] = []
+        for rows in measure(configs, data, arguments.rounds):  # a program that is stopped leaves what it has measured
+            write_json(arguments.out, {**setting, "rows": rows})
     print(f"\n/ fairseq's label smoothing, {arguments.updates} updates, median of {arguments.rounds} rounds")
     print(table(rows))
-    setting = {
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "machine": torch.cuda.get_device_name() if on_gpu else f"{torch.get_num_threads()} threads",
-        "configuration": configs[BASE],
-        "bpe_operations": arguments.vocabulary,
-    }
-    write_json(arguments.out, {**setting, "rows": rows})
 
 
 if __name__ == "__main__":
