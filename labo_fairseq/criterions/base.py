@@ -16,6 +16,7 @@ from fairseq.criterions.label_smoothed_cross_entropy import (
 from fairseq.logging import metrics
 from torch import Tensor
 
+from ..fairseq_patches.command_line import as_written
 from ..losses.blockwise import Quantity, check_not_negative
 from ..losses.label_smoothing import label_smoothing_terms
 from ..losses.rdrop import rdrop_terms
@@ -115,8 +116,10 @@ class RegularizedCriterion(LabelSmoothedCrossEntropyCriterion):
         if type(task).__name__ == "TranslationMoETask":  # of an example, which may not be there to be imported
             self.validation_metric = "loss"
             logger.warning(
-                "translation_moe logs no accuracy: the best checkpoint goes by the loss, which means the same in every "
-                "update only with --smoothing-warmup-steps 0"
+                as_written(
+                    "translation_moe logs no accuracy: the best checkpoint goes by the loss, which means the same in "
+                    "every update only with --smoothing-warmup-steps 0"
+                )
             )
         self.cfg = cfg
         self.updates = UpdateCounter(
@@ -203,8 +206,10 @@ class RegularizedCriterion(LabelSmoothedCrossEntropyCriterion):
             if "sorted in decreasing order" not in f"{error} {error.__context__}":
                 raise
             raise SystemExit(
-                f"{self.name}: --rdrop-alpha needs every batch twice, and the LSTM in the encoder of this model wants "
-                "its sentences sorted by length, which they are not in such a batch: leave the option out"
+                as_written(
+                    f"{self.name}: --rdrop-alpha needs every batch twice, and the LSTM in the encoder of this model "
+                    "wants its sentences sorted by length, which they are not in such a batch: leave it out"
+                )
             ) from None
 
     def summarize_twice(
@@ -233,8 +238,10 @@ class RegularizedCriterion(LabelSmoothedCrossEntropyCriterion):
         """
         if self.rdrop_alpha:
             raise SystemExit(
-                f"{self.name}: --rdrop-alpha needs every batch twice, and this task calls the model by itself, as "
-                "translation_moe does for every expert: leave the option out"
+                as_written(
+                    f"{self.name}: --rdrop-alpha needs every batch twice, and this task calls the model by itself, as "
+                    "translation_moe does for every expert: leave it out"
+                )
             )
         logits, target = self.get_logits_and_target(model, net_output, sample)
         if self.warming_up:
@@ -334,8 +341,10 @@ class RegularizedCriterion(LabelSmoothedCrossEntropyCriterion):
         """fairseq's perplexity; the program ends with one line where no token counted, and there is none."""
         if not meters["nll_loss"].count > 0:
             raise SystemExit(
-                f"{cls.name}: no target token of this set is left to validate on: --ignore-prefix-size must be "
-                "less than the length of its target sentences"
+                as_written(
+                    f"{cls.name}: no target token of this set is left to validate on: --ignore-prefix-size must be "
+                    "less than the length of its target sentences"
+                )
             )
         return utils.get_perplexity(meters["nll_loss"].avg)
 

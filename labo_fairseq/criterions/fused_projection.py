@@ -13,6 +13,7 @@ from fairseq.distributed import LegacyDistributedDataParallel, ModuleProxyWrappe
 from fairseq.models.transformer import TransformerDecoderBase
 from torch import Tensor, nn
 
+from ..fairseq_patches.command_line import as_written
 from ..losses.fused_linear import linear_argmax, linear_labo_terms_with
 from ..losses.labo import LaboTerms, Objective, labo_terms_with
 from ..losses.rdrop import linear_rdrop_terms
@@ -94,7 +95,7 @@ class FusedProjection:
             return output_projection(model)
         except CannotFuseError as reason:
             self._refused = True
-            logger.warning("--fused-projection has no effect: %s", reason)
+            logger.warning(as_written(f"--fused-projection has no effect: {reason}"))
             return None
 
 

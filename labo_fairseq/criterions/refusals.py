@@ -11,6 +11,8 @@ import torch
 from fairseq.tasks.semisupervised_translation import SemisupervisedTranslationTask
 from torch import Tensor
 
+from ..fairseq_patches.command_line import as_written
+
 #: so many batches of short sentences in a row are no chance
 _BATCHES_WITHOUT_TOKENS = 20
 
@@ -21,7 +23,7 @@ def one_line_errors(name: str) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise SystemExit(f"{name}: --{error}") from None
+        raise SystemExit(as_written(f"{name}: --{error}")) from None
 
 
 def refuse_task(name: str, task: Any) -> None:
@@ -33,8 +35,10 @@ def refuse_task(name: str, task: Any) -> None:
         )
     if getattr(task, "multitask_tasks", None):
         raise SystemExit(
-            f"{name}: a training with --multitask-config-yaml needs a loss for every one of its tasks; leave the "
-            "option out, or take the criterion that fairseq has for it, such as label_smoothed_cross_entropy_with_ctc"
+            as_written(
+                f"{name}: a training with --multitask-config-yaml needs a loss for every one of its tasks; leave it "
+                "out, or take the criterion that fairseq has for it, such as label_smoothed_cross_entropy_with_ctc"
+            )
         )
 
 
@@ -58,8 +62,10 @@ def refuse_output(name: str, model: Any, output: Any, target: Any) -> None:
     """An output that is not one row of logits, or of what they are made of, for every token of the target."""
     if getattr(getattr(model, "decoder", None), "adaptive_softmax", None) is not None:
         raise SystemExit(
-            f"{name}: this model has an adaptive softmax, which gives no logits over the whole vocabulary; train it "
-            "without --adaptive-softmax-cutoff, or with --criterion adaptive_loss"
+            as_written(
+                f"{name}: this model has an adaptive softmax, which gives no logits over the whole vocabulary; train "
+                "it without --adaptive-softmax-cutoff, or with --criterion adaptive_loss"
+            )
         )
     if not (
         torch.is_tensor(output)
@@ -81,9 +87,11 @@ def refuse_diverged(name: str, loss: Tensor, update: int) -> None:
     """
     if not torch.isfinite(loss).all():
         raise SystemExit(
-            f"{name}: the loss of update {update} is {loss.sum().item()}: NaN or inf in the logits, the model has "
-            "diverged. Go on from the last checkpoint with a lower --lr, more --warmup-updates or a smaller "
-            "--clip-norm; instead of --fp16, whose numbers end at 65504, with --bf16"
+            as_written(
+                f"{name}: the loss of update {update} is {loss.sum().item()}: NaN or inf in the logits, the model has "
+                "diverged. Go on from the last checkpoint with a lower --lr, more --warmup-updates or a smaller "
+                "--clip-norm; instead of --fp16, whose numbers end at 65504, with --bf16"
+            )
         )
 
 
@@ -103,6 +111,8 @@ class FirstBatches:
         self._empty += 1
         if not self._found and self._empty == _BATCHES_WITHOUT_TOKENS:
             raise SystemExit(
-                f"{self._name}: no target token of the first {_BATCHES_WITHOUT_TOKENS} batches is left to learn from: "
-                f"--ignore-prefix-size {self._prefix} must be less than the length of the target sentences"
+                as_written(
+                    f"{self._name}: no target token of the first {_BATCHES_WITHOUT_TOKENS} batches is left to learn "
+                    f"from: --ignore-prefix-size {self._prefix} must be less than the length of the target sentences"
+                )
             )

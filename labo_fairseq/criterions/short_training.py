@@ -6,8 +6,8 @@ from functools import wraps
 from typing import Any, Callable
 
 from fairseq.trainer import Trainer
-from hydra.core.hydra_config import HydraConfig
 
+from ..fairseq_patches.command_line import as_written
 from ..losses.warmup import describe_long_warmup
 
 logger = logging.getLogger(__name__)
@@ -30,18 +30,12 @@ def _warning(get_iterator: Callable) -> Callable:
             updates = updates_of(optimization, len(batches))
             ended = optimization.max_epoch and batches.next_epoch_idx > optimization.max_epoch
             if not ended and trainer.get_num_updates() < updates:
-                too_long = describe_long_warmup(criterion.name, _option(), warmup, updates)
+                too_long = describe_long_warmup(criterion.name, "--smoothing-warmup-steps ", warmup, updates)
                 if too_long:
-                    logger.warning(too_long)
+                    logger.warning(as_written(too_long))
         return batches
 
     return got
-
-
-def _option() -> str:
-    """What sets the warm-up, as the user of this training writes it before a number."""
-    # fairseq-train composes its configuration with Hydra, too, but not as Hydra's application
-    return "criterion.smoothing_warmup_steps=" if HydraConfig.initialized() else "--smoothing-warmup-steps "
 
 
 def updates_of(optimization: Any, batches: int) -> float:

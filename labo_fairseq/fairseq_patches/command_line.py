@@ -1,11 +1,23 @@
-"""Remember the arguments that fairseq parses: its configurations do not tell an option given from a default."""
+"""What the user of fairseq's commands wrote, and writes.
+
+The arguments that fairseq parses are remembered: its configurations do not tell an option given from a default.
+"""
 
 import argparse
+import re
 import sys
+from dataclasses import fields, is_dataclass
 from functools import wraps
-from typing import Any, Callable, List, Optional
+from typing import Any, Callable, List, Match, Optional
 
 from fairseq import options
+from fairseq.dataclass.configs import FairseqConfig
+from hydra.core.hydra_config import HydraConfig
+
+#: an option in a message, and whether a number follows
+_OPTION = re.compile(r"--([a-z][a-z0-9-]*)( (?=[0-9]))?")
+#: those that belong to what was chosen of a group, and not to fairseq or to a criterion: name → group
+_CHOSEN = {"warmup_updates": "lr_scheduler", "adaptive_softmax_cutoff": "model", "multitask_config_yaml": "task"}
 
 _given: Optional[List[str]] = None  # where they are not those of the process
 
@@ -20,6 +32,27 @@ def argument(option: str) -> Optional[str]:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument(option, dest="value")
     return parser.parse_known_args(arguments())[0].value
+
+
+def as_written(message: str) -> str:
+    """``message`` with its options as the user of this training writes them: in place of ``--lr`` the setting
+    ``optimization.lr`` where Hydra composes the training.
+    """
+    # fairseq-train composes its configuration with Hydra, too, but not as Hydra's application
+    return _OPTION.sub(_as_setting, message) if HydraConfig.initialized() else message
+
+
+def _as_setting(found: Match) -> str:
+    name, number_follows = found.group(1).replace("-", "_"), found.group(2)
+    if name in _names(FairseqConfig):  # a group, such as --criterion
+        return found.group()
+    groups = (part.name for part in fields(FairseqConfig) if is_dataclass(part.type) and name in _names(part.type))
+    group = next(groups, None) or _CHOSEN.get(name, "criterion")
+    return f"{group}.{name}" + ("=" if number_follows else "")
+
+
+def _names(kind: Any) -> List[str]:
+    return [one.name for one in fields(kind)]
 
 
 def _noted(parse: Callable) -> Callable:

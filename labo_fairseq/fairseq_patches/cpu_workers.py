@@ -14,6 +14,7 @@ import torch
 from fairseq.distributed import utils as distributed_utils
 
 from ..subprocesses import free_port
+from .command_line import as_written
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ def _talk_without_gpus(training: Any) -> None:
         logger.info("no GPU is used: the workers talk through gloo")
         training.distributed_backend = "gloo"
     if training.ddp_backend in {"c10d", "pytorch_ddp"}:
-        logger.info("no GPU is used: --ddp-backend legacy_ddp in place of %s", training.ddp_backend)
+        logger.info(as_written(f"no GPU is used: --ddp-backend legacy_ddp in place of {training.ddp_backend}"))
         training.ddp_backend = "legacy_ddp"
 
 

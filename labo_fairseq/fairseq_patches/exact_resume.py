@@ -33,6 +33,8 @@ from fairseq.optim.lr_scheduler.reduce_lr_on_plateau import ReduceLROnPlateauLRS
 from fairseq.tasks import FairseqTask
 from fairseq.trainer import Trainer
 
+from .command_line import as_written
+
 logger = logging.getLogger(__name__)
 
 _FIRST = 1  # epoch
@@ -183,7 +185,7 @@ def _restoring_it(load_checkpoint: Callable) -> Callable:
                 vars(function).update(state[EARLY_STOPPING])
         patience, max_update = trainer.cfg.checkpoint.patience, trainer.cfg.optimization.max_update
         if 0 < patience <= bad_runs or 0 < max_update <= trainer.get_num_updates():
-            logger.info(f"this training has ended: --patience {patience}, --max-update {max_update}")
+            logger.info(as_written(f"this training has ended: --patience {patience}, --max-update {max_update}"))
             trainer.cfg.optimization.max_epoch = _NO_EPOCH
         return state
 

@@ -17,7 +17,7 @@ from fairseq.dataclass.configs import CheckpointConfig
 from fairseq.optim.lr_scheduler.reduce_lr_on_plateau import ReduceLROnPlateauLRSchedule
 from fairseq.trainer import Trainer
 
-from .command_line import argument, arguments
+from .command_line import argument, arguments, as_written
 from .exact_resume import EARLY_STOPPING
 
 logger = logging.getLogger(__name__)
@@ -55,8 +55,10 @@ def _choose(metric: str, cfg: Any) -> None:
     if "maximize_best_checkpoint_metric" in (cfg.lr_scheduler or ()):
         cfg.lr_scheduler.maximize_best_checkpoint_metric = metric in _MAXIMIZED
     logger.info(
-        f"the best checkpoint, --patience and reduce_lr_on_plateau go by the validation {metric}, which means the same "
-        f"in every update; the {_DEFAULT} of this criterion does not. --best-checkpoint-metric chooses another"
+        as_written(
+            f"the best checkpoint, --patience and reduce_lr_on_plateau go by the validation {metric}, which means the "
+            f"same in every update; the {_DEFAULT} of this criterion does not. --best-checkpoint-metric chooses another"
+        )
     )
 
 
@@ -70,8 +72,10 @@ def _with_a_metric_of_its_own(init: Callable) -> Callable:
                 _choose(metric, cfg)
             elif named in _MISLEADING and criterion.cfg.smoothing_warmup_steps:
                 logger.warning(
-                    f"--best-checkpoint-metric {named} rises where the smoothing warm-up ends: a model of the warm-up "
-                    f"may stay the best. Not so the {metric}, nor bleu"
+                    as_written(
+                        f"--best-checkpoint-metric {named} rises where the smoothing warm-up ends: a model of the "
+                        f"warm-up may stay the best. Not so the {metric}, nor bleu"
+                    )
                 )
         init(trainer, cfg, task, model, criterion, *args, **kwargs)
 

@@ -22,8 +22,10 @@ from fairseq_runs import (
     two_workers,
 )
 from fork_fairseq import fork, job
+from hydra.core.hydra_config import HydraConfig
 
 from labo_fairseq.criterions.base import RegularizedCriterion
+from labo_fairseq.fairseq_patches.command_line import as_written
 from labo_fairseq.subprocesses import USER_DIR
 
 WARMUP = 6  # as in LABO
@@ -127,6 +129,25 @@ model:
     assert_trained_like(done, tmp_path / "save", uninterrupted)
     # it takes more than half
     assert ": 4 are left. criterion.smoothing_warmup_steps=1 would be the paper's share" in done.stdout
+    assert "checkpoint.best_checkpoint_metric chooses another" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("option", "setting"),
+    [
+        ("a lower --lr,", "a lower optimization.lr,"),
+        ("halve --max-tokens", "halve dataset.max_tokens"),
+        ("--fp16", "common.fp16"),
+        ("--find-unused-parameters", "distributed_training.find_unused_parameters"),
+        ("more --warmup-updates", "more lr_scheduler.warmup_updates"),
+        ("--ignore-prefix-size 12 must", "criterion.ignore_prefix_size=12 must"),
+        ("with --criterion ce", "with --criterion ce"),
+    ],
+)
+def test_a_message_names_options_as_settings_where_hydra_composes(monkeypatch, option, setting):
+    assert as_written(option) == option
+    monkeypatch.setattr(HydraConfig, "initialized", lambda: True)
+    assert as_written(option) == setting
 
 
 def assert_trained_like(done, folder, uninterrupted):
