@@ -108,8 +108,12 @@ def prepare(corpus: Corpus, recipe: Recipe, folder: Path) -> Prepared:
             short = filter_by_length(
                 pairs, lambda pair: pair, excess_of_line, split, recipe.languages, split == "train"
             )
-            lines = mapped(partial(_tokenize, recipe, split == "train"), short, recipe.workers, f"tokenize {split}")
-            counts += write_pairs(_split(lines, split, recipe.validation_every), first, recipe.languages)
+            read: CounterType[str] = Counter()
+            pairs = counted(short, read, split)
+            lines = mapped(partial(_tokenize, recipe, split == "train"), pairs, recipe.workers, f"tokenize {split}")
+            written = write_pairs(_split(lines, split, recipe.validation_every), first, recipe.languages)
+            _say_what_was_cleaned(split, recipe.clean, read[split], sum(written.values()), "tokens")
+            counts += written
         refuse_empty(counts, splits)
         learn_joint_bpe(
             [first.tokens("train", language) for language in recipe.languages],
@@ -126,9 +130,12 @@ def prepare(corpus: Corpus, recipe: Recipe, folder: Path) -> Prepared:
             if training:
                 lines = without_empty(lines, attrgetter("tokens"), split, recipe.languages)
             lines = filter_by_length(lines, attrgetter("tokens"), excess_of_words, *limits)
-            lines = mapped(apply_bpe, lines, recipe.workers, f"BPE {split}")
+            before, after = Counter(), Counter()  # type: CounterType[str], CounterType[str]
+            lines = mapped(apply_bpe, counted(lines, before, split), recipe.workers, f"BPE {split}")
+            lines = counted(lines, after, split)
             lines = filter_by_length(lines, attrgetter("subwords"), excess_of_subwords, *limits)
             counts += write_pairs(((split, line) for line in lines), files, recipe.languages)
+            _say_what_was_cleaned(split, recipe.clean, before[split], after[split], "subwords")
         refuse_empty(counts, splits)
         shutil.rmtree(first.folder)
         binarize({split: work / "bpe" / split for split in splits}, recipe.languages, files.binarized, recipe.workers)
@@ -184,6 +191,26 @@ def _clean(lines: List[Line], rule: Optional[CleaningRule], unit: str) -> List[L
     limits = (rule.ratio, rule.minimum, rule.maximum)
     sides = ((line, getattr(line, unit)) for line in lines)
     return [line for line, (source, target) in sides if passes_length_filter(source, target, *limits)]
+
+
+def say_what_was_cleaned(split: str, before: int, after: int, rule: str) -> None:
+    """A line on stderr, if pairs were left out: how many of how many, and the ``rule`` in words."""
+    if after < before:
+        left_out = f"{before - after:,} of {before:,} pairs left out by the cleaning rule"
+        tqdm.write(f"{split}: {left_out}: {rule}", file=sys.stderr)
+
+
+def counted(items: Iterable[Item], counts: CounterType[str], name: str) -> Iterator[Item]:
+    """``items``, of which ``counts`` holds how many there have been."""
+    for item in items:
+        counts[name] += 1
+        yield item
+
+
+def _say_what_was_cleaned(split: str, rule: Optional[CleaningRule], before: int, after: int, unit: str) -> None:
+    if rule and rule.unit == unit:
+        limits = f"{max(rule.minimum, 1)} to {rule.maximum} {unit} on a side, at most {rule.ratio:g} times as many"
+        say_what_was_cleaned(split, before, after, f"{limits} as on the other")
 
 
 def _split(lines: Iterable[Line], split: str, validation_every: Optional[int]) -> Iterator[Tuple[str, Line]]:

@@ -25,10 +25,12 @@ from .parallel_map import mapped
 from .prepared_corpus import Prepared
 from .preprocess import (
     Line,
+    counted,
     excess_of_line,
     excess_of_subwords,
     filter_by_length,
     refuse_empty,
+    say_what_was_cleaned,
     without_empty,
     write_pairs,
 )
@@ -109,13 +111,17 @@ def prepare_sentencepiece(corpora: Dict[Pair, Corpus], recipe: SentencePieceReci
                 pairs = ((source, target) for source, target in raw)
                 maximum = recipe.maximum if split not in tests else None
                 encode = partial(_encode, files.sentencepiece, maximum, recipe.keeps_forms)
+                before, after = Counter(), Counter()  # type: CounterType[str], CounterType[str]
+                pairs = counted(pairs, before, name)
                 lines: Iterable[Line] = mapped(encode, pairs, recipe.workers, f"SentencePiece {name}")
+                lines = counted(lines, after, name)
                 if split == "train" or maximum is not None or (split == "valid" and recipe.validation_every):
                     lines = without_empty(lines, attrgetter("subwords"), name, direction)
                 lines = filter_by_length(
                     lines, attrgetter("subwords"), excess_of_subwords, name, direction, split == "train"
                 )
                 counts += write_pairs(((name, line) for line in lines), files, direction)
+                say_what_was_cleaned(name, before[name], after[name], f"at most {maximum} units on a side")
             refuse_empty(counts, names.values())
             prefixes = {split: work / "bpe" / name for split, name in names.items()}
             binarize(prefixes, direction, files.binarized, recipe.workers, dictionary)

@@ -137,7 +137,7 @@ def test_empty_split_is_refused_and_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_cleaned_and_cut_like_the_scripts_of_fairseq(corpus, tmp_path):
+def test_cleaned_and_cut_like_the_scripts_of_fairseq(corpus, tmp_path, capsys):
     """Moses' rule on training pairs alone, then every 5th of those that are left is for validation."""
     rule = CleaningRule(ratio=1.2, minimum=1, maximum=30, unit="tokens")
     pairs = [*corpus["train"], ("", "nothing to translate"), ("nichts", "")]
@@ -152,6 +152,10 @@ def test_cleaned_and_cut_like_the_scripts_of_fairseq(corpus, tmp_path):
         if min(lengths) >= 1 and max(lengths) <= 30 and max(lengths) / min(lengths) <= 1.2:
             kept.append(pair)
     assert 20 < len(kept) < len(pairs) - 20
+    said = (
+        f"train: {len(pairs) - len(kept)} of {len(pairs)} pairs left out by the cleaning rule: 1 to 30 tokens on a side"
+    )
+    assert f"{said}, at most 1.2 times as many as on the other" in capsys.readouterr().err
     expected = {
         "train": [pair for number, pair in enumerate(kept, 1) if number % 5],
         "valid": kept[4::5],
@@ -167,11 +171,15 @@ def test_cleaned_and_cut_like_the_scripts_of_fairseq(corpus, tmp_path):
     assert (data.binarized / "test1.de-en.de.bin").exists()
 
 
-def test_cleaned_by_subwords(corpus, tmp_path):
+def test_cleaned_by_subwords(corpus, tmp_path, capsys):
     rule = CleaningRule(ratio=9.0, minimum=1, maximum=40, unit="subwords")
     recipe = Recipe("subwords", "de", "en", bpe_operations=100, clean=rule)
     data = prepare(corpus, recipe, tmp_path / "data")
+    said = capsys.readouterr().err
     for split in ("train", "valid", "test"):
+        number, left_out = len(corpus[split]), len(corpus[split]) - data.pairs[split]
+        line = f"{split}: {left_out} of {number} pairs left out by the cleaning rule: 1 to 40 subwords on a side"
+        assert (line in said) == (left_out > 0)
         sides = [list(read_lines(data.subwords(split, language))) for language in ("de", "en")]
         longest = max(len(line.split()) for side in sides for line in side)
         assert (longest <= 40) == (split != "test")

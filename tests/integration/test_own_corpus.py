@@ -336,6 +336,15 @@ def test_training_pairs_with_an_empty_side_are_left_out_and_counted(tmp_path, ca
     assert raw["test"] == splits["test"]
 
 
+def test_pairs_longer_than_a_corpus_allows_are_counted(tmp_path, capsys):
+    recipe = SentencePieceRecipe("few", (("de", "en"),), 120, maximum=25)
+    splits = {"train": [*PAIRS, ("Satz 1 " * 26, "Sentence 1.")], "valid": PAIRS[:5], "test": PAIRS[5:9]}
+    data = prepare_sentencepiece({("de", "en"): splits}, recipe, tmp_path / "data")
+    assert data.pairs["train"] == 30
+    line = "train: 1 of 31 pairs left out by the cleaning rule: at most 25 units on a side"
+    assert line in capsys.readouterr().err
+
+
 def test_sets_that_repeat_training_pairs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     splits = {"train": PAIRS[:22], "valid": [*PAIRS[21:], PAIRS[28]], "known": PAIRS[16:26], "news": PAIRS[22:]}
