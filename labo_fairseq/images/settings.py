@@ -55,31 +55,31 @@ def compose(
         "seed": seed,
         "smoke": smoke,
     }
-    if "resize" not in declaration.data:
-        settings["data"]["resize"] = _resized(DATA, settings["data"]["size"])
+    sides = settings["data"] if "resize" in declaration.data else DATA
     if smoke:
         settings["training"].update(_SMOKE_TRAINING)
         settings["data"].update(_SMOKE_SIDE)
+        sides = _SMOKE_SIDE
         if "width" in known:
             settings["network"]["width"] = _SMOKE_WIDTHS.get(network, 8)
-    declared_data = dict(settings["data"])
+    size, resize = sides["size"], sides["resize"]
     for override in overrides:
         _refuse_unheeded(declaration, override)
         _apply(settings, override)
     if not any(override.startswith("data.resize=") for override in overrides):
-        settings["data"]["resize"] = _resized(declared_data, settings["data"]["size"])
+        settings["data"]["resize"] = _resized(size, resize, settings["data"]["size"])
     _check(settings)
     settings["training"]["milestones"] = list(settings["training"]["milestones"])
     return settings
 
 
-def _resized(data: Dict[str, Any], size: Any) -> Any:
-    """``resize`` for another ``size`` than that of ``data``: as much of an image is cut away.
+def _resized(size: Any, resize: Any, new_size: Any) -> Any:
+    """What ``new_size`` in the place of ``size`` makes of ``resize``: as much of an image is cut away.
 
     Of small images, whose ``size`` alone was set, next to nothing would be left.
     """
-    numbers = all(type(value) is int and value > 0 for value in (size, data["size"], data["resize"]))
-    return round(size * data["resize"] / data["size"]) if numbers else data["resize"]
+    numbers = all(type(value) is int and value > 0 for value in (size, resize, new_size))
+    return round(new_size * resize / size) if numbers else resize
 
 
 def recipe_of(settings: Settings) -> TrainingRecipe:

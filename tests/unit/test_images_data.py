@@ -363,6 +363,7 @@ def test_the_center_of_an_image_follows_the_size_that_a_network_sees(tmp_path):
         ("", ["data.size=32", "data.resize=64"], False, (32, 64)),
         ("", ["data.size=64"], True, (64, 72)),
         ("data: {size: 32}", [], False, (32, 37)),
+        ("data: {size: 32}", ["data.size=64"], False, (64, 73)),
         ("data: {size: 32, resize: 32}", ["data.size=64"], False, (64, 64)),
     ):
         path.write_text(f"{FOLDERS}folders: {{train: t}}\n{declared}")
