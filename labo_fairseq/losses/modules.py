@@ -310,16 +310,16 @@ class LaboLoss(_TokenLoss):
 
 
 class _LinearLoss(_TokenLoss):
-    """The loss of a linear layer's output."""
+    """The loss of a linear layer's output, for both classes below, whose docstrings have the shapes."""
 
-    def _linear_loss(
+    def forward(
         self,
         hidden: Tensor,
         weight: Tensor,
         target: Tensor,
-        bias: Optional[Tensor],
-        token_weight: Optional[Tensor],
-        divisor: Union[Tensor, float, None],
+        bias: Optional[Tensor] = None,
+        token_weight: Optional[Tensor] = None,
+        divisor: Union[Tensor, float, None] = None,
     ) -> Tensor:
         divisor = self._given_divisor(divisor, hidden)
         if target.is_floating_point():
@@ -342,7 +342,7 @@ class _LinearLoss(_TokenLoss):
         return self._reduce(weighted, target, self._divisor(target, weights) if divisor is None else divisor)
 
 
-class LinearLaboLoss(_LinearLoss, LaboLoss):
+class LinearLaboLoss(_LinearLoss, LaboLoss):  # type: ignore[misc]  # whose forward takes logits
     """:class:`LaboLoss` of a linear layer's output, for large vocabularies: the logits are never whole in memory.
 
     Examples:
@@ -355,17 +355,6 @@ class LinearLaboLoss(_LinearLoss, LaboLoss):
     Raises:
         ValueError: an option out of range, or shapes that do not fit.
     """
-
-    def forward(  # type: ignore[override]
-        self,
-        hidden: Tensor,
-        weight: Tensor,
-        target: Tensor,
-        bias: Optional[Tensor] = None,
-        token_weight: Optional[Tensor] = None,
-        divisor: Union[Tensor, float, None] = None,
-    ) -> Tensor:
-        return self._linear_loss(hidden, weight, target, bias, token_weight, divisor)
 
 
 class LinearCrossEntropyLoss(_LinearLoss):
@@ -400,17 +389,6 @@ class LinearCrossEntropyLoss(_LinearLoss):
     @property
     def options(self) -> Objective:
         return self._smoothing
-
-    def forward(
-        self,
-        hidden: Tensor,
-        weight: Tensor,
-        target: Tensor,
-        bias: Optional[Tensor] = None,
-        token_weight: Optional[Tensor] = None,
-        divisor: Union[Tensor, float, None] = None,
-    ) -> Tensor:
-        return self._linear_loss(hidden, weight, target, bias, token_weight, divisor)
 
     def extra_repr(self) -> str:
         return f"label_smoothing={self.label_smoothing}, reduction={self.reduction!r}"
