@@ -304,7 +304,9 @@ class Trainer:
         moved = {name: getattr(batch, name) for name in ("images", "target", "partner", "other", "share")}
         moved = {name: value if value is None else value.to(self.device) for name, value in moved.items()}
         if self.recipe.channels_last:
-            moved["images"] = moved["images"].contiguous(memory_format=torch.channels_last)
+            for name in ("images", "partner"):
+                if moved[name] is not None:
+                    moved[name] = moved[name].contiguous(memory_format=torch.channels_last)
         return batch._replace(**moved)
 
     def _validated(self) -> Dict[str, Any]:

@@ -50,6 +50,17 @@ def test_training(text, tmp_path):
     assert written["configuration"]["dataset"]["max_tokens"] == 400
 
 
+def test_images(tmp_path):
+    options = ("--networks", "resnet18:8x1x16", "mobilenetv2:0.1x3x8", "--batch", "4", "--rounds", "1")
+    done = run(sys.executable, BENCHMARKS / "images.py", *options, "--out", tmp_path / "images.json")
+    assert done.returncode == 0, done.stdout[-3000:]
+    rows = json.loads((tmp_path / "images.json").read_text(encoding="utf-8"))["rows"]
+    assert [(row["network"], row["width"]) for row in rows] == [("resnet18", 8), ("mobilenetv2", 0.1)]
+    for row in rows:
+        assert row["cpu"] > 0
+        assert f"{row['cpu']:.2f}" in next(line for line in done.stdout.splitlines() if line.startswith(row["network"]))
+
+
 def test_preparation(bible, tmp_path):
     options = ("--pairs", "120", "--merges", "80", "--ours", "--out", tmp_path / "preparation.json")
     done = run(sys.executable, BENCHMARKS / "preparation.py", *options)
