@@ -171,11 +171,14 @@ class RowKernel(Kernel, Protocol):
     def makes_gradient_early(self, logits: Tensor) -> bool:
         """Whether the forward pass should make the gradient, by :meth:`reduce_early`."""
 
-    def reduce_early(self, rows: Rows) -> Tuple[Tensor, Tensor, Tensor]:
-        """The terms; the gradient (N, K) times a scale, the one likely to be asked for; and that scale, (N,) or ()."""
+    def reduce_early(self, rows: Rows) -> Tuple[Tensor, Tensor, Optional[Tensor]]:
+        """The terms; the gradient (N, K) times a scale that is likely to be wanted; that scale, (N,), None being 1."""
 
-    def multiply(self, grad: Tensor, factor: Tensor) -> None:
-        """Bring an early gradient to the scale that is asked for, a ``factor`` (N,); half precision rounds it again."""
+    def rescale(self, grad: Tensor, scale: Optional[Tensor], wanted: Tensor, ignored: Tensor) -> None:
+        """Bring an early gradient from its ``scale`` to the one that is ``wanted``, (N,).
+
+        Half precision rounds it again. Rows that are ``ignored`` stay 0, be it inf that is wanted.
+        """
 
     def reduce_and_save(self, rows: Rows) -> Tuple[Tensor, Tuple[Tensor, ...]]:
         """The terms, and what :meth:`gradient` may use of their computation."""
@@ -234,7 +237,7 @@ class BlockKernel:
         """Instead of computing p twice; but float16 on a GPU waits for its scale, see :func:`write_scaled` for why."""
         return logits.device.type == "cpu" or logits.dtype != torch.float16
 
-    def reduce_early(self, rows: Rows) -> Tuple[Tensor, Tensor, Tensor]:
+    def reduce_early(self, rows: Rows) -> Tuple[Tensor, Tensor, Optional[Tensor]]:
         """See :class:`RowKernel`."""
         logits = rows.logits
         grad = torch.empty(logits.shape, dtype=logits.dtype, device=logits.device)
@@ -243,10 +246,11 @@ class BlockKernel:
         adapt = logits.dtype == torch.float16
         plain = isinstance(self.usual_scale, float) and self.usual_scale == 1 and not adapt
         terms = self.reduce(rows, grad, None if plain else scale, adapt)
-        return terms, grad, scale
+        return terms, grad, None if plain else scale
 
-    def multiply(self, grad: Tensor, factor: Tensor) -> None:
+    def rescale(self, grad: Tensor, scale: Optional[Tensor], wanted: Tensor, ignored: Tensor) -> None:
         """See :class:`RowKernel`."""
+        factor = (wanted if scale is None else wanted / scale).masked_fill(ignored, 1.0)
         # A summed loss needs no second pass over the gradient. On a GPU the host would have to wait for the answer.
         if grad.device.type == "cpu" and factor.eq(1).all():
             return
@@ -383,6 +387,8 @@ class _RowLoss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad_loss, *_):
+        if grad_loss is None:
+            return (None,) * len(ctx.needs_input_grad)
         # Given away, for whoever gets it may write to it, be it through a view: a second use computes it again.
         grad, ctx.grad = ctx.grad, None
         whole = takes_whole_gradient(grad_loss)
@@ -394,8 +400,7 @@ class _RowLoss(torch.autograd.Function):
             else:
                 grad = ctx.kernel.gradient(rows, saved, grad_loss)
         else:
-            # a token that is ignored has no gradient, be its factor inf
-            ctx.kernel.multiply(grad, (grad_loss / ctx.scale).masked_fill(ctx.ignored, 1.0))
+            ctx.kernel.rescale(grad, ctx.scale, grad_loss, ctx.ignored)
         return (None, None, grad, *(None,) * (ctx.inputs - 1))
 
 
@@ -468,6 +473,7 @@ def loss_and_constants(ctx: Any, terms: Tensor) -> Tuple[Tensor, ...]:
     """What the forward pass of an autograd function returns of its terms (F, N): only the first has a gradient."""
     loss, *constants = terms.unbind()
     ctx.mark_non_differentiable(*constants)
+    ctx.set_materialize_grads(False)  # else autograd makes zeros of the gradients that these do not have
     return (loss, *constants)
 
 

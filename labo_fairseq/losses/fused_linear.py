@@ -143,6 +143,8 @@ class _LinearLoss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad_loss, *_):
+        if grad_loss is None:
+            return (None,) * len(ctx.needs_input_grad)
         # Given away, for whoever gets them may write to them, be it through a view: a second use computes them again.
         grads, ctx.grads = ctx.grads, None
         hidden, weight, bias, target, ignored, token_weight, *beside = ctx.saved_tensors

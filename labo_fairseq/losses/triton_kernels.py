@@ -121,7 +121,7 @@ def _write_zeros(row, k, block: tl.constexpr):
 
 @triton.jit
 def _statistics(
-    logits, target, ignored, scale, terms, saved, grad, row_stride, grad_stride, n, k,
+    logits, target, ignored, scale, terms, saved, grad, row_stride, grad_stride, scale_stride, n, k,
     inverse_tau, log_k, alpha, rho, z_loss,
     adaptive: tl.constexpr, large_tau: tl.constexpr, uniform: tl.constexpr, with_grad: tl.constexpr,
     scaled: tl.constexpr, threads: tl.constexpr, width: tl.constexpr, block: tl.constexpr,
@@ -205,7 +205,7 @@ def _statistics(
         if with_grad:
             factor = 1.0
             if scaled:
-                factor = tl.load(scale + row).to(tl.float32)
+                factor = tl.load(scale + row * scale_stride).to(tl.float32)
             _write_gradient(
                 logits, grad + row.to(tl.int64) * grad_stride, label, z_k, reference,
                 factor * of_p, factor * of_p_star, factor * (1 - a), k, inverse_tau, uniform, block,
@@ -219,7 +219,7 @@ def _statistics(
 
 @triton.jit
 def _gradient(
-    logits, target, ignored, saved, scale, grad, row_stride, grad_stride, n, k, inverse_tau,
+    logits, target, ignored, saved, scale, grad, row_stride, grad_stride, scale_stride, n, k, inverse_tau,
     uniform: tl.constexpr, block: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0)
@@ -229,7 +229,7 @@ def _gradient(
         _write_zeros(grad, k, block)
     else:
         label, z_k = _target_of_row(target + row, logits, k)
-        factor = tl.load(scale + row).to(tl.float32)
+        factor = tl.load(scale + row * scale_stride).to(tl.float32)
         of_p, of_p_star = factor * tl.load(saved + n + row), factor * tl.load(saved + 2 * n + row)
         _write_gradient(
             logits, grad, label, z_k, tl.load(saved + row),
@@ -238,11 +238,15 @@ def _gradient(
 
 
 @triton.jit
-def _multiply(rows, factor, row_stride, k, block: tl.constexpr):
+def _rescale(
+    rows, scale, wanted, ignored, row_stride, scale_stride, wanted_stride, k, scaled: tl.constexpr, block: tl.constexpr
+):
     row = tl.program_id(0)
     rows += row.to(tl.int64) * row_stride
-    by = tl.load(factor + row).to(tl.float32)
-    if by != 1:
+    by = tl.load(wanted + row * wanted_stride).to(tl.float32)
+    if scaled:
+        by = by / tl.load(scale + row * scale_stride).to(tl.float32)
+    if (tl.load(ignored + row) == 0) & (by != 1):
         for start in range(0, k, block):
             columns = start + tl.arange(0, block)
             value = tl.load(rows + columns, mask=columns < k, other=0.0).to(tl.float32)
@@ -282,14 +286,15 @@ class TritonKernel:
         logits = _contiguous_rows(rows.logits)
         n, k = logits.shape
         terms = torch.empty(self.fields, n, dtype=torch.float32, device=logits.device)
-        saved = terms.new_empty((4, 0 if grad is not None else n))
+        saved = terms if grad is not None else terms.new_empty((4, n))
         options, alpha = self.options, self.options.fixed_alpha
         threads, width = _tile(k, logits.element_size())
         if n:
             with torch.cuda.device_of(logits):  # Triton launches on the current device
                 _statistics[(n,)](
-                    *(logits, rows.target, rows.ignored, terms if scale is None else scale.contiguous(), terms, saved),
+                    *(logits, rows.target, rows.ignored, terms if scale is None else scale, terms, saved),
                     *(logits if grad is None else grad, logits.stride(0), 0 if grad is None else grad.stride(0)),
+                    0 if scale is None else scale.stride(0),
                     *(n, k, 1 / options.tau, math.log(k), 0.0 if alpha is None else alpha, options.rho, options.z_loss),
                     adaptive=alpha is None,
                     large_tau=LARGE_TAU < options.tau < math.inf,
@@ -312,8 +317,8 @@ class TritonKernel:
         elif n:
             with torch.cuda.device_of(logits):
                 _gradient[(n,)](
-                    *(logits, rows.target, rows.ignored, *saved, scale.contiguous(), grad),
-                    *(logits.stride(0), grad.stride(0), n, k, 1 / self.options.tau),
+                    *(logits, rows.target, rows.ignored, *saved, scale, grad),
+                    *(logits.stride(0), grad.stride(0), scale.stride(0), n, k, 1 / self.options.tau),
                     uniform=self.options.tau == math.inf,
                     **_shape(k),
                 )
@@ -323,19 +328,23 @@ class TritonKernel:
         """In the forward pass the row is in cache; float16 is too narrow for a gradient without its scale."""
         return logits.dtype != torch.float16
 
-    def reduce_early(self, rows: Rows) -> Tuple[Tensor, Tensor, Tensor]:
+    def reduce_early(self, rows: Rows) -> Tuple[Tensor, Tensor, Optional[Tensor]]:
         """See :class:`.blockwise.RowKernel`."""
         grad = torch.empty(rows.logits.shape, dtype=rows.logits.dtype, device=rows.logits.device)
         scale = None if self.usual_scale is None else self.usual_scale.expand(len(grad)).float()
-        terms = self.reduce(rows, grad, scale)
-        return terms, grad, terms.new_ones(()) if scale is None else scale
+        return self.reduce(rows, grad, scale), grad, scale
 
-    def multiply(self, grad: Tensor, factor: Tensor) -> None:
+    def rescale(self, grad: Tensor, scale: Optional[Tensor], wanted: Tensor, ignored: Tensor) -> None:
         """See :class:`.blockwise.RowKernel`; the host does not wait to learn whether there is anything to do."""
         n, k = grad.shape
         if n:
             with torch.cuda.device_of(grad):
-                _multiply[(n,)](grad, factor.contiguous(), grad.stride(0), k, **_shape(k))
+                _rescale[(n,)](
+                    *(grad, wanted if scale is None else scale, wanted, ignored, grad.stride(0)),
+                    *(0 if scale is None else scale.stride(0), wanted.stride(0), k),
+                    scaled=scale is not None,
+                    **_shape(k),
+                )
 
 
 def _contiguous_rows(logits: Tensor) -> Tensor:
@@ -345,7 +354,7 @@ def _contiguous_rows(logits: Tensor) -> Tensor:
 def _shape(k: int) -> Dict[str, int]:
     """Of a program for rows of ``k`` columns: how many it takes in a step, and its threads, in warps of 32."""
     most = _MAX_BLOCK if k <= _LONG_ROW else _MAX_BLOCK_LONG
-    return {"block": min(most, triton.next_power_of_2(k)), "num_warps": most // (32 * _COLUMNS_PER_THREAD) or 1}
+    return {"block": min(most, 1 << (k - 1).bit_length()), "num_warps": most // (32 * _COLUMNS_PER_THREAD) or 1}
 
 
 def _tile(k: int, item_size: int) -> Tuple[int, int]:

@@ -22,14 +22,15 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from labo_fairseq.losses import triton_kernels
 
-scalars = {"row_stride": "i32", "grad_stride": "i32", "n": "i32", "k": "i32", "target": "*i64", "ignored": "*i1"}
-for kernel in (triton_kernels._statistics, triton_kernels._gradient, triton_kernels._multiply):
+strides = ("row_stride", "grad_stride", "scale_stride", "wanted_stride")
+scalars = {**dict.fromkeys((*strides, "n", "k"), "i32"), "target": "*i64", "ignored": "*i1"}
+for kernel in (triton_kernels._statistics, triton_kernels._gradient, triton_kernels._rescale):
     for architecture, dtype, uniform in (
         (70, "fp16", False), (80, "fp16", False), (90, "bf16", False), (90, "fp32", False), (90, "bf16", True)
     ):
         adaptive = dtype != "fp32" and not uniform
         kinds = {**scalars, **dict.fromkeys(("logits", "grad", "rows"), "*" + dtype)}
-        kinds.update(dict.fromkeys(("terms", "saved", "scale", "factor"), "*fp32"))
+        kinds.update(dict.fromkeys(("terms", "saved", "scale", "wanted"), "*fp32"))
         fixed = {"adaptive": adaptive, "large_tau": dtype == "fp32", "uniform": uniform, "block": 4096}
         fixed.update(with_grad=dtype != "fp16", scaled=uniform, threads=256, width=128 // int(dtype[-2:]))
         names = kernel.arg_names

@@ -115,6 +115,20 @@ def test_half_precision_scales_before_it_rounds(dtype):
     check(logits, target, scale=torch.full((4,), 1024.0))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("factor", [1.0, 3.0])
+def test_one_scale_for_all_rows(dtype, factor):
+    """Of a sum autograd gives a gradient that is repeated in place, and not in memory."""
+    logits, target = draw(5, 300, dtype=dtype)
+    grads = []
+    for weights in (factor, torch.full((5,), factor)):
+        z = logits.clone().requires_grad_()
+        loss = terms_of(z, target)[0]
+        (loss.sum() * weights if isinstance(weights, float) else (loss * weights).sum()).backward()
+        grads.append(z.grad)
+    assert torch.equal(*grads)
+
+
 @pytest.mark.parametrize("factor", [1 / 3, 2.0])
 def test_the_scale_of_the_backward_pass_may_be_known(factor):
     """Or be another, as where a mean is weighted."""
@@ -143,6 +157,10 @@ def test_ignored_tokens():
     check(logits[~ignored], target[~ignored])
     expected = terms_of(logits[~ignored], target[~ignored])
     torch.testing.assert_close(terms[0][~ignored].detach(), expected[0])
+    wanted = torch.where(ignored, math.inf, 2.0)
+    again = logits.clone().requires_grad_()
+    torch.autograd.backward(terms_of(again, target, ignored)[0], wanted)
+    torch.testing.assert_close(again.grad, 2 * z.grad)
 
 
 @pytest.mark.parametrize("block", [4, 4096])
