@@ -103,17 +103,16 @@ def prepare(corpus: Corpus, recipe: Recipe, folder: Path) -> Prepared:
     with atomic_directory(folder, Prepared(folder).check_replaceable) as work:
         files, first = Prepared(work), Prepared(work / "first")
         splits = ["train", "valid", *tests]
-        counts: CounterType[str] = Counter()
+        counts, before, after = Counter(), Counter(), Counter()  # type: CounterType[str], CounterType[str], CounterType[str]
         for split, pairs in corpus.items():
             short = filter_by_length(
                 pairs, lambda pair: pair, excess_of_line, split, recipe.languages, split == "train"
             )
-            read: CounterType[str] = Counter()
-            pairs = counted(short, read, split)
+            pairs = counted(short, before, split)
             lines = mapped(partial(_tokenize, recipe, split == "train"), pairs, recipe.workers, f"tokenize {split}")
-            written = write_pairs(_split(lines, split, recipe.validation_every), first, recipe.languages)
-            _say_what_was_cleaned(split, recipe.clean, read[split], sum(written.values()), "tokens")
-            counts += written
+            lines = counted(lines, after, split)
+            counts += write_pairs(_split(lines, split, recipe.validation_every), first, recipe.languages)
+            _say_what_was_cleaned(split, recipe.clean, before[split], after[split], "tokens")
         refuse_empty(counts, splits)
         learn_joint_bpe(
             [first.tokens("train", language) for language in recipe.languages],
@@ -121,7 +120,7 @@ def prepare(corpus: Corpus, recipe: Recipe, folder: Path) -> Prepared:
             recipe.bpe_operations,
             recipe.workers,
         )
-        counts = Counter()
+        counts, before, after = Counter(), Counter(), Counter()
         for split in splits:
             apply_bpe = partial(_apply_bpe, files.codes, recipe.clean if split in ("train", "valid") else None)
             training = split not in corpus or split == "train"
@@ -130,7 +129,6 @@ def prepare(corpus: Corpus, recipe: Recipe, folder: Path) -> Prepared:
             if training:
                 lines = without_empty(lines, attrgetter("tokens"), split, recipe.languages)
             lines = filter_by_length(lines, attrgetter("tokens"), excess_of_words, *limits)
-            before, after = Counter(), Counter()  # type: CounterType[str], CounterType[str]
             lines = mapped(apply_bpe, counted(lines, before, split), recipe.workers, f"BPE {split}")
             lines = counted(lines, after, split)
             lines = filter_by_length(lines, attrgetter("subwords"), excess_of_subwords, *limits)

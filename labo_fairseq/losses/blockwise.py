@@ -241,12 +241,13 @@ class BlockKernel:
         """See :class:`RowKernel`."""
         logits = rows.logits
         grad = torch.empty(logits.shape, dtype=logits.dtype, device=logits.device)
-        scale = torch.ones(len(logits), dtype=accumulator(logits), device=logits.device).mul_(self.usual_scale)
         # float16 is too narrow for what the scale of the loss will save from 0
         adapt = logits.dtype == torch.float16
         plain = isinstance(self.usual_scale, float) and self.usual_scale == 1 and not adapt
-        terms = self.reduce(rows, grad, None if plain else scale, adapt)
-        return terms, grad, None if plain else scale
+        scale = None
+        if not plain:
+            scale = torch.ones(len(logits), dtype=accumulator(logits), device=logits.device).mul_(self.usual_scale)
+        return self.reduce(rows, grad, scale, adapt), grad, scale
 
     def rescale(self, grad: Tensor, scale: Optional[Tensor], wanted: Tensor, ignored: Tensor) -> None:
         """See :class:`RowKernel`."""
